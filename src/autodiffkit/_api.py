@@ -1,0 +1,308 @@
+"""The transforms: `jacobian`, `hessian`, `grad`, `linearize`, `hvp`."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, ParamSpec, overload
+
+from autodiffkit._derivative import Options
+from autodiffkit._plan import Mode
+from autodiffkit._signature import Predicate
+from autodiffkit._transforms import (
+    GradTransform,
+    HessianTransform,
+    HvpTransform,
+    JacobianTransform,
+    LinearizeTransform,
+    wrap,
+)
+
+P = ParamSpec("P")
+
+Wrt = str | Sequence[str] | Predicate | None
+Of = str | Sequence[str] | None
+
+
+def _transform(kind: type[Any], f: Callable[..., Any] | None, options: Options) -> Any:
+    """The wrapped function; without a function, the decorator that waits for one."""
+    if f is None:
+        return lambda function: wrap(kind, function, options)
+    return wrap(kind, f, options)
+
+
+@overload
+def jacobian(
+    f: Callable[P, Any],
+    /,
+    *,
+    wrt: Wrt = ...,
+    of: Of = ...,
+    mode: Mode = ...,
+    has_aux: bool = ...,
+    holomorphic: bool = ...,
+) -> JacobianTransform[P]: ...
+
+
+@overload
+def jacobian(
+    *,
+    wrt: Wrt = ...,
+    of: Of = ...,
+    mode: Mode = ...,
+    has_aux: bool = ...,
+    holomorphic: bool = ...,
+) -> Callable[[Callable[P, Any]], JacobianTransform[P]]: ...
+
+
+def jacobian(
+    f: Callable[..., Any] | None = None,
+    /,
+    *,
+    wrt: Wrt = None,
+    of: Of = None,
+    mode: Mode = "auto",
+    has_aux: bool = False,
+    holomorphic: bool = False,
+) -> Any:
+    """The Jacobian of a function of named arguments, each of which may be any pytree.
+
+    The function runs once per call, for its value and its derivatives together. There is no
+    hidden `jit`: for speed, write `jax.jit(adk.jacobian(f))`.
+
+    Args:
+        f: A function or a callable `eqx.Module` that returns a pytree of arrays. Left out,
+            the call makes a decorator: `@adk.jacobian(wrt="x")`.
+        wrt: Which inputs: an argument name, a path (`"params.layers.0.weight"`), a glob
+            (`"params.*.bias"`, where a wildcard may span several steps), a tuple of these, or a
+            predicate `(path, leaf) -> bool`. `None` means every real or complex floating leaf
+            of every argument that the caller passed, Python floats included. A default that
+            the caller leaves out, and a callable module's own leaves (`"self"`), are
+            constants unless `wrt` names them.
+        of: Which outputs: a path, a glob or a tuple of these. `None` means all floating ones.
+        mode: `"auto"` takes the mode with fewer directions, forward when they are about
+            equal, and the other one where that is impossible; `"fwd"` and `"rev"` insist.
+        has_aux: Whether `f` returns a pair `(output, aux)`, of which the second is kept as
+            `J.aux` and not differentiated.
+        holomorphic: Whether `f` is holomorphic, with complex inputs and outputs.
+
+    Returns:
+        A callable Equinox module with the signature of `f` that returns a `Jacobian`: `J.x` is
+            the block for argument `x`, of the output's shape followed by that of `x`, in the
+            promotion of both dtypes. Its `.plan(...)` tells which sweeps would run.
+    """
+    options = Options(wrt, of, mode, has_aux, holomorphic)
+    return _transform(JacobianTransform, f, options)
+
+
+@overload
+def grad(
+    f: Callable[P, Any],
+    /,
+    *,
+    wrt: Wrt = ...,
+    of: Of = ...,
+    mode: Mode = ...,
+    has_aux: bool = ...,
+    holomorphic: bool = ...,
+) -> GradTransform[P]: ...
+
+
+@overload
+def grad(
+    *,
+    wrt: Wrt = ...,
+    of: Of = ...,
+    mode: Mode = ...,
+    has_aux: bool = ...,
+    holomorphic: bool = ...,
+) -> Callable[[Callable[P, Any]], GradTransform[P]]: ...
+
+
+def grad(
+    f: Callable[..., Any] | None = None,
+    /,
+    *,
+    wrt: Wrt = None,
+    of: Of = None,
+    mode: Mode = "auto",
+    has_aux: bool = False,
+    holomorphic: bool = False,
+) -> Any:
+    """The gradient of a function with one real scalar output.
+
+    Args:
+        f: A function or a callable `eqx.Module`. Left out, the call makes a decorator.
+        wrt: Which inputs, as for `jacobian`.
+        of: Which output, where `f` returns several: the path of a scalar.
+        mode: As for `jacobian`.
+        has_aux: As for `jacobian`.
+        holomorphic: As for `jacobian`.
+
+    Returns:
+        A callable Equinox module with the signature of `f` that returns a `Gradient`: `G.x` has
+            the structure and the shapes of argument `x`; `G.value` is what `f` returned.
+    """
+    options = Options(wrt, of, mode, has_aux, holomorphic, scalar=True)
+    return _transform(GradTransform, f, options)
+
+
+@overload
+def hessian(
+    f: Callable[P, Any],
+    /,
+    *,
+    wrt: Wrt = ...,
+    of: Of = ...,
+    mode: Mode = ...,
+    has_aux: bool = ...,
+    holomorphic: bool = ...,
+) -> HessianTransform[P]: ...
+
+
+@overload
+def hessian(
+    *,
+    wrt: Wrt = ...,
+    of: Of = ...,
+    mode: Mode = ...,
+    has_aux: bool = ...,
+    holomorphic: bool = ...,
+) -> Callable[[Callable[P, Any]], HessianTransform[P]]: ...
+
+
+def hessian(
+    f: Callable[..., Any] | None = None,
+    /,
+    *,
+    wrt: Wrt = None,
+    of: Of = None,
+    mode: Mode = "auto",
+    has_aux: bool = False,
+    holomorphic: bool = False,
+) -> Any:
+    """The second derivatives of a function of named arguments.
+
+    A Hessian is the Jacobian of the gradient; of several outputs, of the Jacobian. The
+    function runs once per call, for its value and both derivatives together.
+
+    Args:
+        f: A function or a callable `eqx.Module`. Left out, the call makes a decorator.
+        wrt: Which inputs, as for `jacobian`. `None` means everything: the Hessian of
+            `loss(params, X, y)` then includes the blocks by the data.
+        of: As for `jacobian`.
+        mode: How the first derivative is differentiated, as for `jacobian`. The first
+            derivative itself always takes the mode that suits it.
+        has_aux: As for `jacobian`.
+        holomorphic: As for `jacobian`.
+
+    Returns:
+        A callable Equinox module with the signature of `f` that returns a `Hessian`: `H.x.y` is
+            the block of the output's shape followed by those of `x` and of `y`; `H.value` and, of
+            a scalar, `H.grad` come from the same pass.
+    """
+    options = Options(wrt, of, mode, has_aux, holomorphic)
+    return _transform(HessianTransform, f, options)
+
+
+@overload
+def linearize(
+    f: Callable[P, Any],
+    /,
+    *,
+    wrt: Wrt = ...,
+    of: Of = ...,
+    mode: Mode = ...,
+    has_aux: bool = ...,
+    holomorphic: bool = ...,
+) -> LinearizeTransform[P]: ...
+
+
+@overload
+def linearize(
+    *,
+    wrt: Wrt = ...,
+    of: Of = ...,
+    mode: Mode = ...,
+    has_aux: bool = ...,
+    holomorphic: bool = ...,
+) -> Callable[[Callable[P, Any]], LinearizeTransform[P]]: ...
+
+
+def linearize(
+    f: Callable[..., Any] | None = None,
+    /,
+    *,
+    wrt: Wrt = None,
+    of: Of = None,
+    mode: Mode = "auto",
+    has_aux: bool = False,
+    holomorphic: bool = False,
+) -> Any:
+    """The Jacobian as a linear map that is applied and not stored.
+
+    Args:
+        f: A function or a callable `eqx.Module`. Left out, the call makes a decorator.
+        wrt: Which inputs, as for `jacobian`.
+        of: As for `jacobian`.
+        mode: The mode in which `.as_matrix()` sweeps; products need none.
+        has_aux: As for `jacobian`.
+        holomorphic: As for `jacobian`.
+
+    Returns:
+        A callable Equinox module with the signature of `f` that runs `f` once and returns a
+            `LinearMap`: `L.mv(x=dx)` pushes a tangent, `L.rmv(dy)` pulls a cotangent back.
+    """
+    options = Options(wrt, of, mode, has_aux, holomorphic)
+    return _transform(LinearizeTransform, f, options)
+
+
+@overload
+def hvp(
+    f: Callable[P, Any],
+    /,
+    *,
+    wrt: Wrt = ...,
+    of: Of = ...,
+    mode: Mode = ...,
+    has_aux: bool = ...,
+    holomorphic: bool = ...,
+) -> HvpTransform[P]: ...
+
+
+@overload
+def hvp(
+    *,
+    wrt: Wrt = ...,
+    of: Of = ...,
+    mode: Mode = ...,
+    has_aux: bool = ...,
+    holomorphic: bool = ...,
+) -> Callable[[Callable[P, Any]], HvpTransform[P]]: ...
+
+
+def hvp(
+    f: Callable[..., Any] | None = None,
+    /,
+    *,
+    wrt: Wrt = None,
+    of: Of = None,
+    mode: Mode = "auto",
+    has_aux: bool = False,
+    holomorphic: bool = False,
+) -> Any:
+    """The Hessian of a scalar function as a linear map: Hessian-vector products.
+
+    Args:
+        f: A function with one scalar output, or such a callable `eqx.Module`. Left out, the call
+            makes a decorator.
+        wrt: Which inputs, as for `jacobian`.
+        of: Which output, where `f` returns several: the path of a scalar.
+        mode: The mode in which `.as_matrix()` sweeps; products need none.
+        has_aux: As for `jacobian`.
+        holomorphic: As for `jacobian`.
+
+    Returns:
+        A callable Equinox module with the signature of `f` that runs `f` once and returns a
+            `LinearMap`: `H.mv(x=dx)` is a record by argument; `H.grad` and `H.value` come from
+            the same pass.
+    """
+    options = Options(wrt, of, mode, has_aux, holomorphic, scalar=True)
+    return _transform(HvpTransform, f, options)

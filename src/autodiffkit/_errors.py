@@ -1,0 +1,71 @@
+"""Everything the package raises, and the wording that the messages share."""
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+
+class AutodiffError(Exception):
+    """Base of every exception that autodiffkit raises on its own account."""
+
+
+class SignatureError(AutodiffError, TypeError):
+    """The arguments do not fit the function's signature, or no function was given."""
+
+
+class SelectionError(AutodiffError, ValueError):
+    """An option does not make sense here: `wrt`, `of` or another one."""
+
+
+class NotDifferentiableError(AutodiffError, TypeError):
+    """The selected inputs or outputs have no derivative of the kind that was asked for."""
+
+
+class ModeError(AutodiffError, ValueError):
+    """The mode is unknown, or the function cannot be differentiated in it."""
+
+
+class ResultTooLargeError(AutodiffError, MemoryError):
+    """The derivative would not fit in the memory there is; nothing was swept."""
+
+
+class StructureError(AutodiffError, ValueError):
+    """A vector, a path or a batched result does not fit the derivative's structure."""
+
+
+class NotDifferentiatedError(AutodiffError, AttributeError, KeyError):
+    """The derivative holds no block under this name; the message says why.
+
+    It is an `AttributeError` and a `KeyError`, because names are reached as
+    attributes (`J.x`) and as items (`J["x"]`).
+    """
+
+    # `KeyError` shows the repr of its argument, which would escape the line breaks.
+    __str__ = Exception.__str__
+
+
+def listed(lines: Iterable[str]) -> str:
+    """Indented lines below the first line of a message."""
+    return "".join(f"\n  {line}" for line in lines)
+
+
+def columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Left-aligned columns, two spaces apart."""
+    if not rows:
+        return []
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+
+
+def nearest(name: str, names: Iterable[str], otherwise: str) -> str:
+    """A closing sentence with the names most like `name`, or with a few of all of them."""
+    known = list(dict.fromkeys(names))
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    if close:
+        return f"Did you mean {' or '.join(map(repr, close))}?"
+    if not known:
+        return otherwise
+    shown = ", ".join(map(repr, known[:8]))
+    return f"There is {shown}{', ...' if len(known) > 8 else ''}."

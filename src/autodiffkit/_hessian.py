@@ -1,0 +1,272 @@
+"""Second derivatives as results: `H.<a>.<b>`."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, Self
+
+import equinox as eqx
+import jax.numpy as jnp
+import jax.tree_util as jtu
+import lineax as lx
+from jaxtyping import Array
+
+from autodiffkit._errors import NotDifferentiatedError
+from autodiffkit._linear_map import Labels, labels, matrix
+from autodiffkit._result import Derivative, Gradient, block_table, describe_block
+from autodiffkit._signature import Inputs, Part
+from autodiffkit._trees import Tree, children_of, promote, show
+
+
+def is_scalar(outputs: Tree) -> bool:
+    """Whether exactly one scalar was differentiated."""
+    return len(outputs.specs) == 1 and outputs.specs[0].shape == ()
+
+
+def bare(outputs: Tree) -> Tree:
+    """The one differentiated leaf of the outputs without the containers around it."""
+    (leaf,) = outputs.specs
+    return Tree(jtu.tree_structure(0), (dataclasses.replace(leaf, path=()),))
+
+
+class Hessian(Derivative):
+    """The second derivatives of a function's outputs with respect to its arguments.
+
+    `H.x.y` is the block by `x` and then by `y`, of the output's shape, then that of `x`, then
+    that of `y`, in the structures of both arguments; with several outputs the output's
+    structure is outside: `H.x.y["energy"]`. A Hessian is a pytree of arrays.
+    """
+
+    _first: tuple[tuple[Array, ...], ...]
+
+    @property
+    def _codomain(self) -> Tree:
+        outputs = bare(self._outputs) if is_scalar(self._outputs) else self._outputs
+        return outputs.compose(self._domain)
+
+    @property
+    def _tags(self) -> frozenset[object]:
+        return frozenset({lx.symmetric_tag}) if is_scalar(self._outputs) else frozenset()
+
+    @property
+    def grad(self) -> Gradient:
+        """The gradient, of a scalar function.
+
+        Raises:
+            NotDifferentiatedError: If the function has several outputs or an array.
+        """
+        if not is_scalar(self._outputs):
+            raise NotDifferentiatedError(
+                f"{self._name}.grad: the output is not one scalar, so there is no gradient; "
+                f"adk.jacobian({self._function}) gives the first derivatives, and .of(path) "
+                "selects one output."
+            )
+        outputs = bare(self._outputs)
+        return Gradient(self._first, self._value, self._aux, self._inputs, outputs, self._function)
+
+    def _by_output(self) -> list[list[tuple[Array, ...]]]:
+        """The rows of blocks, grouped by output leaf."""
+        count = len(self._domain.specs)
+        starts = range(0, len(self._blocks), count)
+        return [list(self._blocks[start : start + count]) for start in starts]
+
+    @property
+    def tree(self) -> Any:
+        """The whole: output, record of arguments, argument, record, argument."""
+        inner = self._domain
+        return self._outputs.unflatten(
+            [inner.unflatten([inner.unflatten(row) for row in rows]) for rows in self._by_output()]
+        )
+
+    def wrt(self, first: str, second: str | None = None, /) -> Any:
+        """The second-derivative block of two arguments, or of parts of them, by path.
+
+        Args:
+            first: The path that comes first in the block's shape: `"params.w"`.
+            second: The path that comes second. Without it the result is the view that
+                `H.<first>` gives, to be continued: `H.wrt("params.w").x`.
+
+        Returns:
+            The blocks in the structure of the first part, and inside it of the second; with
+            several outputs, inside the output's structure.
+
+        Raises:
+            NotDifferentiatedError: If nothing there was differentiated; it says why.
+        """
+        view = self._wrt_argument(first)
+        return view if second is None else view.wrt(second)
+
+    def _wrt_argument(self, path: str) -> "HessianRow":
+        part = self._inputs.locate(self._name, path)
+        blocks = tuple(
+            tuple(rows[i] for i in part.indices) for rows in self._by_output()
+        )
+        whole = Part(part.tree, tuple(range(len(part.indices))))
+        return HessianRow(blocks, whole, self._inputs, self._outputs, self._function, path)
+
+    def __getitem__(self, path: str | tuple[str, str]) -> Any:
+        return self.wrt(*path) if isinstance(path, tuple) else self.wrt(path)
+
+    def of(self, path: str, /) -> Self:
+        """The Hessian of a part of the output, by path.
+
+        Raises:
+            NotDifferentiatedError: If there is no such output, or it was not differentiated.
+        """
+        outputs, indices, value = self._sub_output(path)
+        grouped = self._by_output()
+        blocks = tuple(row for i in indices for row in grouped[i])
+        first = tuple(self._first[i] for i in indices)
+        return type(self)(blocks, value, self._aux, self._inputs, outputs, self._function, first)
+
+    def as_matrix(self) -> Array:
+        """The blocks as a matrix: `(n, n)` of a scalar, `(m, n, n)` of several outputs.
+
+        The outputs' entries come in the order of their leaves; rows and columns follow the
+        differentiated leaves with the arguments in signature order, each leaf in C order.
+        """
+        self._refuse_batched()
+        sources = self._domain.specs
+        if is_scalar(self._outputs):
+            return matrix(self._blocks, sources, self._codomain.specs)
+        dtype = promote(block.dtype for row in self._blocks for block in row)
+        # block has axes [output..., first..., second...]; the result [output, row, column]
+        stacks = [
+            jnp.concatenate(
+                [
+                    jnp.concatenate(
+                        [
+                            block.reshape(target.size, first.size, second.size).astype(dtype)
+                            for block, second in zip(row, sources, strict=True)
+                        ],
+                        axis=2,
+                    )
+                    for row, first in zip(rows, sources, strict=True)
+                ],
+                axis=1,
+            )
+            for rows, target in zip(self._by_output(), self._outputs.specs, strict=True)
+        ]
+        return jnp.concatenate(stacks, axis=0)
+
+    @property
+    def row_labels(self) -> Labels:
+        """Paths with slices of the first axis: arguments, or of several outputs the outputs."""
+        return labels(self._domain.specs if is_scalar(self._outputs) else self._outputs.specs)
+
+    def to_jax(self, argnums: int | Sequence[int] | None = None) -> Any:
+        """The structure that `jax.hessian(f, argnums)` returns.
+
+        Args:
+            argnums: A position of the call, several, or `None` for all as a tuple.
+                Arguments passed by keyword have no position and are left out.
+
+        Returns:
+            The blocks, with `None` where nothing was differentiated.
+
+        Raises:
+            StructureError: If there is no such position.
+        """
+        parts = self._inputs.positional(self._name, argnums)
+
+        def shaped(values: Sequence[Any]) -> Any:
+            picked = tuple(part.pick(values) for part in parts)
+            return picked[0] if isinstance(argnums, int) else picked
+
+        return self._outputs.unflatten(
+            [shaped([shaped(row) for row in rows]) for rows in self._by_output()]
+        )
+
+    def __repr__(self) -> str:
+        size = self._domain.size
+        outputs = "" if is_scalar(self._outputs) else f"{self._outputs.size} times "
+        rows = [
+            (show(target.path) or "output", show(a.path), show(b.path), describe_block(block))
+            for target, group in zip(self._outputs.specs, self._by_output(), strict=True)
+            for a, row in zip(self._domain.specs, group, strict=True)
+            for b, block in zip(self._domain.specs, row, strict=True)
+        ]
+        title = f"Hessian of {self._function}, {outputs}{size} by {size}"
+        return title + block_table(("of", "by", "then by", "block"), rows)
+
+
+class HessianRow(eqx.Module):
+    """The second derivatives whose first argument is chosen: what `H.x` gives.
+
+    The second argument completes it, `H.x.y`. Where the first one is a container, its parts
+    are reached as they are in the argument, `H.params["w"].x`, `H.model.layers[0].weight.x`; an
+    attribute that is both a part and the name of an argument means the argument.
+    """
+
+    _blocks: tuple[tuple[tuple[Array, ...], ...], ...]  # [output][leaf of the part][source]
+    _part: Part = eqx.field(static=True)
+    _inputs: Inputs = eqx.field(static=True)
+    _outputs: Tree = eqx.field(static=True)
+    _function: str = eqx.field(static=True)
+    _path: str = eqx.field(static=True)
+
+    @property
+    def _name(self) -> str:
+        return f"hessian({self._function}).{self._path}"
+
+    @property
+    def tree(self) -> Any:
+        """Output, first argument, record of second arguments, second argument."""
+        inner = self._inputs.tree
+        return self._outputs.unflatten(
+            [self._part.pick([inner.unflatten(row) for row in rows]) for rows in self._blocks]
+        )
+
+    def wrt(self, path: str, /) -> Any:
+        """The blocks by the second argument, or by a part of it.
+
+        Raises:
+            NotDifferentiatedError: If nothing there was differentiated; it says why.
+        """
+        second = self._inputs.locate(self._name, path)
+        return self._outputs.unflatten(
+            [self._part.pick([second.pick(row) for row in rows]) for rows in self._blocks]
+        )
+
+    def __getattr__(self, name: str) -> Any:
+        # Reached only when the usual lookup fails; see `Derivative.__getattr__`.
+        if name.startswith("__") or "_inputs" not in self.__dict__:
+            raise AttributeError(name)
+        if name in self._inputs.names:
+            return self.wrt(name)
+        part = self._child(name)
+        return self.wrt(name) if part is None else part
+
+    def __getitem__(self, key: Any) -> Any:
+        part = self._child(str(key))
+        return self.wrt(str(key)) if part is None else part
+
+    def _child(self, step: str) -> "HessianRow | None":
+        indexed = self._part.tree.indexed
+        names = [name for name, _ in children_of(indexed)]
+        if step not in names:
+            return None
+        found = self._part.tree.at(step)
+        assert found is not None
+        tree, indices = found
+        if not indices:
+            reasons = dict.fromkeys(str(leaf.held) for leaf in tree.leaves)
+            raise NotDifferentiatedError(
+                f"{self._name} has no block for {step!r}: held constant: {', '.join(reasons)}."
+            )
+        blocks = tuple(tuple(rows[i] for i in indices) for rows in self._blocks)
+        whole = Part(tree, tuple(range(len(indices))))
+        path = f"{self._path}.{step}"
+        return HessianRow(blocks, whole, self._inputs, self._outputs, self._function, path)
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *self._inputs.names]
+
+    def __repr__(self) -> str:
+        rows = [
+            (show(target.path) or "output", show(a.path), show(b.path), describe_block(block))
+            for target, group in zip(self._outputs.specs, self._blocks, strict=True)
+            for a, row in zip(self._part.tree.specs, group, strict=True)
+            for b, block in zip(self._inputs.specs, row, strict=True)
+        ]
+        title = f"Hessian of {self._function} by {self._path} and then"
+        return title + block_table(("of", "by", "then by", "block"), rows)

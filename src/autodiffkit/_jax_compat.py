@@ -1,0 +1,58 @@
+"""The places where JAX offers no stable public name; `tests/test_jax_compat.py` pins each."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.core
+import jax.tree_util as jtu
+import numpy as np
+
+_LEAF = jtu.tree_structure(0)
+
+
+def is_staging() -> bool:
+    """Whether operations are being recorded (`jit`, `scan`, ...) instead of executed.
+
+    Under `vmap`, `jvp` or `grad` alone the answer is no: there, whatever is not itself
+    transformed has a concrete value, and Python control flow on it works.
+    """
+    # Under a staging trace even an operation on a constant is recorded. That is all that
+    # can be had publicly: `jax.extend.core` has a question for it, named DO_NOT_USE.
+    return isinstance(jax.lax.neg(np.float32(0)), jax.core.Tracer)
+
+
+def one_level_treedef(treedef: Any, arity: int) -> Any:
+    """The outermost node of `treedef`, with a leaf for each of its children."""
+    kind = type(treedef)
+    # The static constructor has lost its prefix in later versions of jaxlib.
+    make = getattr(kind, "from_node_data_and_children", None) or getattr(
+        kind, "make_from_node_data_and_children"
+    )
+    return make(jtu.default_registry, treedef.node_data(), [_LEAF] * arity)
+
+
+def dataclass_fields(kind: type, names: Sequence[str]) -> tuple[list[str], list[str]] | None:
+    """Which fields of a dataclass JAX flattens as data and which it keeps as metadata.
+
+    Args:
+        kind: A dataclass that is registered as a pytree node.
+        names: The names of its fields.
+
+    Returns:
+        Names of data and metadata in the order that JAX holds them, found by flattening
+        an instance made without its constructor; `None` if the class flattens itself in
+        some way of its own.
+    """
+    probe = object.__new__(kind)
+    for name in names:
+        object.__setattr__(probe, name, name)
+    try:
+        children, treedef = jtu.tree_flatten_with_path(probe, is_leaf=lambda x: x is not probe)
+        metadata = treedef.node_data()[1]
+        data = [child for _, child in children]
+        if set(data) | set(metadata) <= set(names) and isinstance(metadata, tuple):
+            return data, list(metadata)
+    except Exception:  # a node with flattening code of its own may raise anything at all
+        pass
+    return None

@@ -1,0 +1,179 @@
+"""Which sweeps compute a derivative, decided from shapes alone."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+from autodiffkit._errors import ModeError, columns, listed
+from autodiffkit._trees import LeafSpec, directions, show
+
+Mode = Literal["auto", "fwd", "rev"]
+MODES: tuple[Mode, ...] = ("auto", "fwd", "rev")
+
+# A reverse sweep runs the transposed program on residuals that have to be kept, so it costs
+# somewhat more than a forward one; within this ratio of counts forward is taken.
+_REVERSE_COST = 1.25
+
+_NAMES = {"fwd": "forward", "rev": "reverse"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """The sweeps that compute a derivative, and why these.
+
+    `print(plan)` explains it to a person; the fields are for programs.
+
+    Attributes:
+        mode: `"fwd"` or `"rev"`.
+        forward_sweeps: How many directions are pushed forward.
+        reverse_sweeps: How many directions are pulled back.
+        cut_size: The capacity of the cut that the sweeps start from: the number of entries
+            of the inputs in forward mode and of the outputs in reverse mode, a complex one
+            counting twice unless the function is holomorphic.
+        reason: Why this mode was chosen, in a sentence.
+        gradient: For second derivatives, the plan of the first derivative, whose program
+            is the one that this plan sweeps.
+    """
+
+    mode: Literal["fwd", "rev", "mixed"]
+    forward_sweeps: int
+    reverse_sweeps: int
+    cut_size: int
+    reason: str
+    gradient: "Plan | None" = None
+    _call: str = ""
+    _sources: tuple[LeafSpec, ...] = ()
+    _targets: tuple[LeafSpec, ...] = ()
+    _held: tuple[tuple[str, str], ...] = ()
+
+    def __str__(self) -> str:
+        forward = self.mode == "fwd"
+        what, ends = ("pushed forward from", self._sources) if forward else (
+            "pulled back from",
+            self._targets,
+        )
+        lines = [f"why     {self.reason}"]
+        count = self.forward_sweeps + self.reverse_sweeps
+        lines.append(f"sweeps  {count} {'direction' if count == 1 else 'directions'} {what}")
+        lines += [f"          {line}" for line in _table(ends, "output" if not forward else "")]
+        lines.append(f"{'to' if forward else 'onto':8}{self._other_end(forward)}")
+        if self._held:
+            lines.append("held    " + "; ".join(f"{name} ({why})" for name, why in self._held))
+        if self.gradient is not None:
+            first = self.gradient
+            lines.append(
+                f"of      the first derivative, itself by {_NAMES.get(first.mode, first.mode)} mode "
+                f"({first.forward_sweeps} forward, {first.reverse_sweeps} reverse)"
+            )
+        name = _NAMES.get(self.mode, self.mode)
+        return f"Plan of {self._call}: {name} mode" + listed(lines)
+
+    def _other_end(self, forward: bool) -> str:
+        specs = self._targets if forward else self._sources
+        entries = sum(spec.size for spec in specs)
+        what = "output" if forward else "input"
+        plural = "entry" if entries == 1 else "entries"
+        return f"{entries} {what} {plural} in {len(specs)} {'leaf' if len(specs) == 1 else 'leaves'}"
+
+    @property
+    def summary(self) -> str:
+        """One line for the log."""
+        return (
+            f"{self._call}: {_NAMES.get(self.mode, self.mode)} mode, {self.forward_sweeps} forward "
+            f"and {self.reverse_sweeps} reverse sweeps; {self.reason}"
+        )
+
+
+def _table(specs: Sequence[LeafSpec], bare: str) -> list[str]:
+    rows = [(show(spec.path) or bare, str(spec)) for spec in specs[:12]]
+    more = [f"and {len(specs) - 12} more leaves"] if len(specs) > 12 else []
+    return columns(rows) + more
+
+
+def check_mode(call: str, mode: str) -> None:
+    """Refuses a mode that there is not.
+
+    Raises:
+        ModeError: Naming the modes there are.
+    """
+    if mode not in MODES:
+        raise ModeError(f"{call}: there is no mode {mode!r}; it is one of 'auto', 'fwd', 'rev'.")
+
+
+def make_plan(
+    call: str,
+    sources: Sequence[LeafSpec],
+    targets: Sequence[LeafSpec],
+    mode: str,
+    obstacle: Callable[[str], str | None],
+    *,
+    holomorphic: bool = False,
+    held: Sequence[tuple[str, str]] = (),
+    gradient: Plan | None = None,
+) -> Plan:
+    """Chooses the cheaper plain mode, or the one that is possible.
+
+    Args:
+        call: The call, for messages.
+        sources: The differentiated input leaves.
+        targets: The differentiated output leaves.
+        mode: What the user asked for.
+        obstacle: Says why a mode is impossible; asked only for what is considered.
+        holomorphic: Whether a complex entry takes one direction instead of two.
+        held: Names of what is held constant, with the reasons.
+        gradient: The plan of the first derivative, when this one is of a second.
+
+    Returns:
+        The plan.
+
+    Raises:
+        ModeError: If the mode is impossible, or with `"auto"` both are.
+    """
+    counts = {"fwd": directions(sources, holomorphic), "rev": directions(targets, holomorphic)}
+    sizes = f"{counts['fwd']} forward against {counts['rev']} reverse"
+    if mode == "auto":
+        preferred = "fwd" if counts["fwd"] <= _REVERSE_COST * counts["rev"] else "rev"
+        other = "rev" if preferred == "fwd" else "fwd"
+        chosen = preferred
+        why = f"{sizes} directions"
+        blocked = obstacle(preferred)
+        if blocked is not None:
+            chosen = other
+            why = f"{_NAMES[preferred]} mode is impossible: {blocked}"
+            blocked_too = obstacle(other)
+            if blocked_too is not None:
+                reasons = {preferred: blocked, other: blocked_too}
+                raise ModeError(
+                    f"{call}: neither mode can differentiate this function."
+                    + listed(f"{_NAMES[m]}: {reasons[m]}" for m in ("fwd", "rev"))
+                    + "\nDifferentiate its parts separately, or give the part that blocks "
+                    "one mode a rule that allows both (jax.custom_jvp)."
+                )
+    else:
+        chosen = mode
+        why = f"mode={mode!r} was asked for ({sizes} directions)"
+        blocked = obstacle(mode)
+        if blocked is not None:
+            other = "rev" if mode == "fwd" else "fwd"
+            remedy = (
+                f"Use mode='auto' or mode={other!r}."
+                if obstacle(other) is None
+                else "The other mode is impossible too."
+            )
+            raise ModeError(
+                f"{call}: mode={mode!r} is impossible for this function. {remedy}"
+                + listed([f"{_NAMES[mode]}: {blocked}"])
+            )
+    forward = chosen == "fwd"
+    return Plan(
+        mode="fwd" if forward else "rev",
+        forward_sweeps=counts["fwd"] if forward else 0,
+        reverse_sweeps=0 if forward else counts["rev"],
+        cut_size=counts[chosen],
+        reason=why,
+        gradient=gradient,
+        _call=call,
+        _sources=tuple(sources),
+        _targets=tuple(targets),
+        _held=tuple(held),
+    )

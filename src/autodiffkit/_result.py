@@ -1,0 +1,247 @@
+"""First derivatives as results: blocks reached by the names of arguments and outputs."""
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+import equinox as eqx
+import lineax as lx
+from jaxtyping import Array
+
+from autodiffkit._errors import NotDifferentiatedError, columns, listed
+from autodiffkit._linear_map import (
+    Labels,
+    StructuredMap,
+    labels,
+    matrix,
+    multiply,
+    refuse_batched,
+)
+from autodiffkit._signature import Inputs
+from autodiffkit._trees import Tree, Values, all_parts, describe_array, find, missing_part, promote, show
+
+_TABLE_ROWS = 24
+
+
+class Derivative(StructuredMap):
+    """What the stored derivatives share: their function's value, and access by name."""
+
+    _blocks: tuple[tuple[Array, ...], ...]  # [output leaf (of a Hessian, times source)][source]
+    _value: Values
+    _aux: Values
+    _inputs: Inputs = eqx.field(static=True)
+    _outputs: Tree = eqx.field(static=True)
+    _function: str = eqx.field(static=True)
+
+    @property
+    def value(self) -> Any:
+        """What the function returned (without the auxiliary data)."""
+        return self._value.tree
+
+    @property
+    def aux(self) -> Any:
+        """The auxiliary data that the function returned, `None` without `has_aux`."""
+        return self._aux.tree
+
+    def __getattr__(self, name: str) -> Any:
+        # Only reached when the usual lookup fails. An instance that is being unflattened or
+        # copied has no fields yet, and dunders are asked for by all kinds of protocols.
+        if name.startswith("__") or "_inputs" not in self.__dict__:
+            raise AttributeError(name)
+        return self._wrt_argument(name)
+
+    def _wrt_argument(self, path: str) -> Any:
+        raise AttributeError(path)
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *self._inputs.names]
+
+    @property
+    def _domain(self) -> Tree:
+        return self._inputs.tree
+
+    @property
+    def _name(self) -> str:
+        return f"{type(self).__name__.lower()}({self._function})"
+
+    def _apply(self, tangents: list[Array | None]) -> list[Array]:
+        self._refuse_batched()
+        return multiply(self._blocks, tangents, self._codomain.specs, transpose=False)
+
+    def _apply_transpose(self, cotangents: list[Array | None]) -> list[Array]:
+        self._refuse_batched()
+        return multiply(self._blocks, cotangents, self._domain.specs, transpose=True)
+
+    def _refuse_batched(self) -> None:
+        shapes = [row.shape + column.shape for row in self._codomain.specs for column in self._domain.specs]
+        refuse_batched(self._name, [block for row in self._blocks for block in row], shapes)
+
+    @property
+    def column_labels(self) -> Labels:
+        """Paths of the differentiated leaves, each with its slice of the matrix's columns."""
+        return labels(self._domain.specs)
+
+    def as_lineax(self) -> lx.AbstractLinearOperator:
+        """The derivative as a `lineax.PyTreeLinearOperator`, its blocks unraveled.
+
+        The input structure is a record by argument, the output structure that of the
+        function's output (of a Hessian, a record by argument; a Hessian of a scalar is
+        tagged symmetric).
+
+        Raises:
+            StructureError: If the map is only R-linear, which no lineax operator is.
+        """
+        self._refuse_batched()
+        self._refuse_partly_complex("as_lineax")
+        # lineax wants one dtype for each source, whatever the outputs are.
+        dtypes = [promote(block.dtype for block in column) for column in zip(*self._blocks, strict=True)]
+        rows = [
+            self._domain.unflatten([b.astype(d) for b, d in zip(row, dtypes, strict=True)])
+            for row in self._blocks
+        ]
+        return lx.PyTreeLinearOperator(
+            self._codomain.unflatten(rows), self._codomain.structure, self._tags
+        )
+
+    def _sub_output(self, path: str) -> tuple[Tree, tuple[int, ...], Values]:
+        """The part of the output under `path`: structure, leaves, and value."""
+        found = self._outputs.at(path)
+        if found is None:
+            raise missing_part(
+                self._name, "output", path, all_parts(leaf.path for leaf in self._outputs.leaves)
+            )
+        part, indices = found
+        if not indices:
+            reasons = dict.fromkeys(str(leaf.held) for leaf in part.leaves)
+            raise NotDifferentiatedError(
+                f"{self._name} has no derivative of output {path!r}: {', '.join(reasons)}."
+            )
+        value = find(self._value.tree, path)
+        assert value is not None
+        return part.rebased(len(value[1])), indices, Values(value[0])
+
+
+class FirstDerivative(Derivative):
+    """A Jacobian, or the gradient that is one row of it."""
+
+    @property
+    def _codomain(self) -> Tree:
+        return self._outputs
+
+    @property
+    def tree(self) -> Any:
+        """The whole: the output's structure, a record of arguments at each leaf.
+
+        Each block has the shape of the output's leaf followed by that of the argument's.
+        """
+        return self._outputs.unflatten([self._domain.unflatten(row) for row in self._blocks])
+
+    def wrt(self, path: str, /) -> Any:
+        """The blocks for an argument, or for a part of it, by path.
+
+        Args:
+            path: `"x"`, `"params.w"`, `"params.layers.0.weight"`.
+
+        Returns:
+            The blocks in the structure of that part, `None` at leaves that were held; with
+            several outputs, inside the output's structure.
+
+        Raises:
+            NotDifferentiatedError: If nothing there was differentiated; it says why.
+        """
+        return self._wrt_argument(path)
+
+    def _wrt_argument(self, path: str) -> Any:
+        part = self._inputs.locate(self._name, path)
+        return self._outputs.unflatten([part.pick(row) for row in self._blocks])
+
+    def __getitem__(self, path: str) -> Any:
+        return self._wrt_argument(path)
+
+    def as_matrix(self) -> Array:
+        """The blocks as one matrix `(m, n)`, in the dtype that they promote to.
+
+        Rows follow the output's leaves, columns the differentiated leaves with the arguments
+        in signature order, each leaf in C order; `row_labels` and `column_labels` say which
+        are which.
+        """
+        self._refuse_batched()
+        return matrix(self._blocks, self._domain.specs, self._outputs.specs)
+
+    @property
+    def row_labels(self) -> Labels:
+        """Paths of the output's leaves, each with its slice of the matrix's rows."""
+        return labels(self._outputs.specs)
+
+    def to_jax(self, argnums: int | Sequence[int] | None = None) -> Any:
+        """The structure that `jax.jacobian(f, argnums)` or `jax.grad(f, argnums)` returns.
+
+        Args:
+            argnums: A position of the call, several, or `None` for all as a tuple.
+                Arguments passed by keyword have no position and are left out.
+
+        Returns:
+            The blocks, with `None` where nothing was differentiated.
+
+        Raises:
+            StructureError: If there is no such position.
+        """
+        parts = self._inputs.positional(self._name, argnums)
+        rows = [tuple(part.pick(row) for part in parts) for row in self._blocks]
+        return self._outputs.unflatten([row[0] if isinstance(argnums, int) else row for row in rows])
+
+    def __repr__(self) -> str:
+        rows = [
+            (show(target.path) or "output", show(source.path), describe_block(block))
+            for target, row in zip(self._outputs.specs, self._blocks, strict=True)
+            for source, block in zip(self._domain.specs, row, strict=True)
+        ]
+        title = (
+            f"{type(self).__name__} of {self._function}, "
+            f"{self._outputs.size} by {self._domain.size}"
+        )
+        return title + block_table(("of", "with respect to", "block"), rows)
+
+
+class Jacobian(FirstDerivative):
+    """The first derivatives of a function's outputs with respect to its arguments.
+
+    `J.x` holds the blocks for argument `x` in its own structure; with several outputs the
+    output's structure is outside: `J.x["energy"]`. Everything else is documented at the
+    methods. A Jacobian is a pytree of arrays.
+    """
+
+    def of(self, path: str, /) -> Self:
+        """The Jacobian of a part of the output.
+
+        Args:
+            path: `"energy"`, `"forces.0"`.
+
+        Returns:
+            A Jacobian whose output is that part: `J.of("energy").wrt("params.w")`.
+
+        Raises:
+            NotDifferentiatedError: If there is no such output, or it was not differentiated.
+        """
+        outputs, indices, value = self._sub_output(path)
+        blocks = tuple(self._blocks[i] for i in indices)
+        return type(self)(blocks, value, self._aux, self._inputs, outputs, self._function)
+
+
+class Gradient(FirstDerivative):
+    """The first derivatives of a function with one real scalar output.
+
+    `G.x` has the structure and shapes of argument `x`. A Gradient is a pytree of arrays.
+    """
+
+
+def describe_block(block: Any) -> str:
+    """`float32[3, 2]`."""
+    return describe_array(block.shape, block.dtype) if hasattr(block, "shape") else repr(block)
+
+
+def block_table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    """A table of blocks below a title; a long one is cut short and says so."""
+    lines = columns([head, *rows[:_TABLE_ROWS]])
+    if len(rows) > _TABLE_ROWS:
+        lines.append(f"... and {len(rows) - _TABLE_ROWS} more blocks")
+    return listed(lines)

@@ -1,0 +1,242 @@
+"""The callables that the transforms return: Equinox modules that wrap a function."""
+
+import dataclasses
+import types
+from collections.abc import Callable
+from typing import Any, Generic, ParamSpec, Self
+
+import equinox as eqx
+import jax
+from jaxtyping import Array
+
+from autodiffkit._derivative import (
+    Evaluated,
+    FlatCall,
+    Options,
+    first_derivative,
+    is_eager,
+    linear_map,
+    plan_first,
+    plan_second,
+    second_derivative,
+    second_linear_map,
+)
+from autodiffkit._errors import SignatureError
+from autodiffkit._hessian import Hessian, bare
+from autodiffkit._linear_map import LinearMap
+from autodiffkit._plan import Plan, check_mode
+from autodiffkit._program import Linear
+from autodiffkit._result import Gradient, Jacobian
+from autodiffkit._signature import as_function, bind, check_selection, name_of
+from autodiffkit._sweeps import Blocks
+from autodiffkit._trees import Tree
+
+P = ParamSpec("P")
+
+_CONCRETE_NEEDED = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+    jax.errors.NonConcreteBooleanIndexError,
+)
+
+
+class Transform(eqx.Module, Generic[P]):
+    """A function that returns a derivative; made by `adk.jacobian` and its siblings.
+
+    It is a pytree whose leaves are those of the wrapped callable, and it compares and
+    hashes by identity, so that `jax.jit` takes it like any function.
+    """
+
+    _function: Callable[..., Any]
+    _options: Options = eqx.field(static=True)
+
+    _verb = ""
+
+    def __init__(self, function: Callable[P, Any], options: Options) -> None:
+        if not callable(function):
+            raise SignatureError(
+                f"{self._verb} takes a function or a callable module; got {function!r}."
+            )
+        call = f"{self._verb}({name_of(function)})"
+        check_mode(call, options.mode)
+        self._function = function
+        self._options = dataclasses.replace(
+            options,
+            wrt=check_selection(call, "wrt", options.wrt),
+            of=check_selection(call, "of", options.of),
+        )
+
+    @property
+    def __wrapped__(self) -> Callable[P, Any]:
+        return self._function
+
+    def __get__(self, instance: Any, owner: Any = None) -> Self:
+        # Like in Python itself, only what would have become a method does.
+        if instance is None or not hasattr(type(self._function), "__get__"):
+            return self
+        return wrap(type(self), Method(self._function, instance), self._options)
+
+    # A module compares by its leaves, which may be arrays; a function by identity.
+    __hash__ = object.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def _flat(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, abstract: bool = False) -> FlatCall:
+        function = as_function(self._function)
+        call = f"{self._verb}({function.name})"
+        bound = bind(call, function, self._options.wrt, args, kwargs, abstract=abstract)
+        return FlatCall(call, function.name, bound, self._options)
+
+    def _plan(self, flat: FlatCall, selected: Any) -> Plan:
+        return plan_first(flat, selected)[1]
+
+    def plan(self, *args: P.args, **kwargs: P.kwargs) -> Plan:
+        """Which sweeps a call with these arguments would run, and why.
+
+        The function is traced and nothing is differentiated; it runs only if tracing needs
+        the value of an argument (Python control flow on it).
+
+        Args:
+            *args: As for the call itself; arrays may be `jax.ShapeDtypeStruct`s.
+            **kwargs: Likewise.
+
+        Returns:
+            The plan; print it.
+
+        Raises:
+            SignatureError: If tracing needs a value where only a structure was given.
+        """
+        flat = self._flat(args, kwargs, abstract=True)
+        plans: list[Plan] = []
+
+        def trace(*selected: Array) -> None:
+            plans.append(self._plan(flat, selected))
+
+        try:
+            jax.eval_shape(trace, *flat.selected)
+        except _CONCRETE_NEEDED as error:
+            if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in flat.selected):
+                raise SignatureError(
+                    f"{flat.call}.plan: tracing the function needs the value of an argument, "
+                    "and a jax.ShapeDtypeStruct has none. Pass arrays."
+                ) from error
+            if not is_eager(flat.selected):
+                raise
+            flat = self._flat(args, kwargs)
+            plans.append(self._plan(flat, flat.selected))
+        return plans[0]
+
+
+class Method(eqx.Module):
+    """A function bound to an object, like a method, and a pytree of both."""
+
+    __func__: Callable[..., Any]
+    __self__: Any
+
+    @property
+    def __wrapped__(self) -> Callable[..., Any]:
+        return types.MethodType(self.__func__, self.__self__)
+
+    @property
+    def __name__(self) -> str:
+        return name_of(self.__func__)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.__func__(self.__self__, *args, **kwargs)
+
+
+def wrap(kind: type[Any], function: Callable[..., Any], options: Options) -> Any:
+    """A transform of that kind with the name and the docstring of the function."""
+    return eqx.module_update_wrapper(kind(function, options))
+
+
+class JacobianTransform(Transform[P]):
+    """What `adk.jacobian` returns."""
+
+    _verb = "jacobian"
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Jacobian:
+        flat = self._flat(args, kwargs)
+        found = first_derivative(flat)
+        return Jacobian(*_parts(found), flat.name)
+
+
+class GradTransform(Transform[P]):
+    """What `adk.grad` returns."""
+
+    _verb = "grad"
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Gradient:
+        flat = self._flat(args, kwargs)
+        return _gradient(flat, first_derivative(flat))
+
+
+class HessianTransform(Transform[P]):
+    """What `adk.hessian` returns."""
+
+    _verb = "hessian"
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Hessian:
+        flat = self._flat(args, kwargs)
+        found = second_derivative(flat)
+        _, *rest = _parts(found)
+        return Hessian(_tuples(found.second), *rest, flat.name, _tuples(found.first))
+
+    def _plan(self, flat: FlatCall, selected: Any) -> Plan:
+        return plan_second(flat, selected)[2]
+
+
+class LinearizeTransform(Transform[P]):
+    """What `adk.linearize` returns."""
+
+    _verb = "linearize"
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> LinearMap:
+        flat = self._flat(args, kwargs)
+        found, linear = linear_map(flat)
+        return _linear_map(flat, found, linear, found.outputs, None)
+
+
+class HvpTransform(Transform[P]):
+    """What `adk.hvp` returns."""
+
+    _verb = "hvp"
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> LinearMap:
+        flat = self._flat(args, kwargs)
+        found, linear = second_linear_map(flat)
+        outputs = bare(found.outputs).compose(found.inputs.tree)
+        return _linear_map(flat, found, linear, outputs, _gradient(flat, found))
+
+    def _plan(self, flat: FlatCall, selected: Any) -> Plan:
+        return plan_second(flat, selected)[2]
+
+
+def _tuples(blocks: Blocks) -> tuple[tuple[Array, ...], ...]:
+    return tuple(tuple(row) for row in blocks)
+
+
+def _parts(found: Evaluated) -> tuple[Any, ...]:
+    return _tuples(found.first), found.value, found.aux, found.inputs, found.outputs
+
+
+def _gradient(flat: FlatCall, found: Evaluated) -> Gradient:
+    return Gradient(*_parts(found)[:-1], bare(found.outputs), flat.name)
+
+
+def _linear_map(
+    flat: FlatCall, found: Evaluated, linear: Linear, outputs: Tree, gradient: Gradient | None
+) -> LinearMap:
+    return LinearMap(
+        linear,
+        found.value,
+        found.aux,
+        gradient,
+        found.inputs,
+        outputs,
+        flat.name,
+        flat.mode,
+        flat.holomorphic,
+    )
