@@ -3,9 +3,9 @@
 from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec, overload
 
-from autodiffkit._derivative import Options
+from autodiffkit._flat_call import Options
 from autodiffkit._plan import Mode
-from autodiffkit._signature import Predicate
+from autodiffkit._selection import Predicate
 from autodiffkit._transforms import (
     GradTransform,
     HessianTransform,

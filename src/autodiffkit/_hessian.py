@@ -6,15 +6,16 @@ from typing import Any, Self
 
 import equinox as eqx
 import jax.numpy as jnp
-import jax.tree_util as jtu
 import lineax as lx
 from jaxtyping import Array
 
 from autodiffkit._errors import NotDifferentiatedError
-from autodiffkit._linear_map import Labels, labels, matrix
-from autodiffkit._result import Derivative, Gradient, block_table, describe_block
-from autodiffkit._signature import Inputs, Part
-from autodiffkit._trees import Tree, children_of, promote, show
+from autodiffkit._leaves import promote
+from autodiffkit._paths import show
+from autodiffkit._result import Derivative, Gradient, block_table, describe_block, is_dunder
+from autodiffkit._signature import Inputs, is_index
+from autodiffkit._trees import LEAF, Part, Tree
+from autodiffkit._vectors import Labels, labels, matrix
 
 
 def is_scalar(outputs: Tree) -> bool:
@@ -25,7 +26,7 @@ def is_scalar(outputs: Tree) -> bool:
 def bare(outputs: Tree) -> Tree:
     """The one differentiated leaf of the outputs without the containers around it."""
     (leaf,) = outputs.specs
-    return Tree(jtu.tree_structure(0), (dataclasses.replace(leaf, path=()),))
+    return Tree(LEAF, (dataclasses.replace(leaf, path=()),))
 
 
 class Hessian(Derivative):
@@ -73,9 +74,9 @@ class Hessian(Derivative):
     def tree(self) -> Any:
         """The whole: output, record of arguments, argument, record, argument."""
         inner = self._domain
-        return self._outputs.unflatten(
-            [inner.unflatten([inner.unflatten(row) for row in rows]) for rows in self._by_output()]
-        )
+        return self._outputs.unflatten([
+            inner.unflatten([inner.unflatten(row) for row in rows]) for rows in self._by_output()
+        ])
 
     def wrt(self, first: str, second: str | None = None, /) -> Any:
         """The second-derivative block of two arguments, or of parts of them, by path.
@@ -97,10 +98,8 @@ class Hessian(Derivative):
 
     def _wrt_argument(self, path: str) -> "HessianRow":
         part = self._inputs.locate(self._name, path)
-        blocks = tuple(
-            tuple(rows[i] for i in part.indices) for rows in self._by_output()
-        )
-        whole = Part(part.tree, tuple(range(len(part.indices))))
+        blocks = tuple(tuple(rows[i] for i in part.indices) for rows in self._by_output())
+        whole = _alone(part)
         return HessianRow(blocks, whole, self._inputs, self._outputs, self._function, path)
 
     def __getitem__(self, path: str | tuple[str, str]) -> Any:
@@ -112,10 +111,11 @@ class Hessian(Derivative):
         Raises:
             NotDifferentiatedError: If there is no such output, or it was not differentiated.
         """
-        outputs, indices, value = self._sub_output(path)
+        part, value = self._sub_output(path)
         grouped = self._by_output()
-        blocks = tuple(row for i in indices for row in grouped[i])
-        first = tuple(self._first[i] for i in indices)
+        blocks = tuple(row for i in part.indices for row in grouped[i])
+        first = tuple(self._first[i] for i in part.indices)
+        outputs = part.tree.rebased()
         return type(self)(blocks, value, self._aux, self._inputs, outputs, self._function, first)
 
     def as_matrix(self) -> Array:
@@ -170,11 +170,11 @@ class Hessian(Derivative):
 
         def shaped(values: Sequence[Any]) -> Any:
             picked = tuple(part.pick(values) for part in parts)
-            return picked[0] if isinstance(argnums, int) else picked
+            return picked[0] if is_index(argnums) else picked
 
-        return self._outputs.unflatten(
-            [shaped([shaped(row) for row in rows]) for rows in self._by_output()]
-        )
+        return self._outputs.unflatten([
+            shaped([shaped(row) for row in rows]) for rows in self._by_output()
+        ])
 
     def __repr__(self) -> str:
         size = self._domain.size
@@ -212,9 +212,9 @@ class HessianRow(eqx.Module):
     def tree(self) -> Any:
         """Output, first argument, record of second arguments, second argument."""
         inner = self._inputs.tree
-        return self._outputs.unflatten(
-            [self._part.pick([inner.unflatten(row) for row in rows]) for rows in self._blocks]
-        )
+        return self._outputs.unflatten([
+            self._part.pick([inner.unflatten(row) for row in rows]) for rows in self._blocks
+        ])
 
     def wrt(self, path: str, /) -> Any:
         """The blocks by the second argument, or by a part of it.
@@ -223,40 +223,41 @@ class HessianRow(eqx.Module):
             NotDifferentiatedError: If nothing there was differentiated; it says why.
         """
         second = self._inputs.locate(self._name, path)
-        return self._outputs.unflatten(
-            [self._part.pick([second.pick(row) for row in rows]) for rows in self._blocks]
-        )
+        return self._outputs.unflatten([
+            self._part.pick([second.pick(row) for row in rows]) for rows in self._blocks
+        ])
 
     def __getattr__(self, name: str) -> Any:
         # Reached only when the usual lookup fails; see `Derivative.__getattr__`.
-        if name.startswith("__") or "_inputs" not in self.__dict__:
+        if is_dunder(name) or "_inputs" not in self.__dict__:
             raise AttributeError(name)
         if name in self._inputs.names:
             return self.wrt(name)
         part = self._child(name)
         return self.wrt(name) if part is None else part
 
+    __iter__ = None  # as for `Derivative`
+
     def __getitem__(self, key: Any) -> Any:
-        part = self._child(str(key))
-        return self.wrt(str(key)) if part is None else part
+        step = str(key)
+        if isinstance(key, int):
+            names = self._part.tree.children()
+            step = names[key] if -len(names) <= key < len(names) else step
+        part = self._child(step)
+        return self.wrt(step) if part is None else part
 
     def _child(self, step: str) -> "HessianRow | None":
-        indexed = self._part.tree.indexed
-        names = [name for name, _ in children_of(indexed)]
-        if step not in names:
+        if step not in self._part.tree.children():
             return None
-        found = self._part.tree.at(step)
-        assert found is not None
-        tree, indices = found
-        if not indices:
-            reasons = dict.fromkeys(str(leaf.held) for leaf in tree.leaves)
+        part = self._part.tree.at(step)
+        assert part is not None
+        if not part.indices:
             raise NotDifferentiatedError(
-                f"{self._name} has no block for {step!r}: held constant: {', '.join(reasons)}."
+                f"{self._name}: no block for {step!r}: {part.tree.why_held()}."
             )
-        blocks = tuple(tuple(rows[i] for i in indices) for rows in self._blocks)
-        whole = Part(tree, tuple(range(len(indices))))
+        blocks = tuple(tuple(rows[i] for i in part.indices) for rows in self._blocks)
         path = f"{self._path}.{step}"
-        return HessianRow(blocks, whole, self._inputs, self._outputs, self._function, path)
+        return HessianRow(blocks, _alone(part), self._inputs, self._outputs, self._function, path)
 
     def __dir__(self) -> list[str]:
         return [*super().__dir__(), *self._inputs.names]
@@ -270,3 +271,9 @@ class HessianRow(eqx.Module):
         ]
         title = f"Hessian of {self._function} by {self._path} and then"
         return title + block_table(("of", "by", "then by", "block"), rows)
+
+
+def _alone(part: Part) -> Part:
+    """The part as a whole of its own."""
+    everything = tuple(range(len(part.tree.leaves)))
+    return Part(part.tree, everything, tuple(range(len(part.indices))))

@@ -1,14 +1,12 @@
 """The places where JAX offers no stable public name; `tests/test_jax_compat.py` pins each."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
 import jax.core
 import jax.tree_util as jtu
 import numpy as np
-
-_LEAF = jtu.tree_structure(0)
 
 
 def is_staging() -> bool:
@@ -22,14 +20,19 @@ def is_staging() -> bool:
     return isinstance(jax.lax.neg(np.float32(0)), jax.core.Tracer)
 
 
-def one_level_treedef(treedef: Any, arity: int) -> Any:
-    """The outermost node of `treedef`, with a leaf for each of its children."""
-    kind = type(treedef)
+def is_eager(arrays: Iterable[Any]) -> bool:
+    """Whether nothing is being traced, as far as these arrays show."""
+    return not is_staging() and not any(isinstance(x, jax.core.Tracer) for x in arrays)
+
+
+def make_treedef(node_data: Any, children: Sequence[Any]) -> Any:
+    """A structure from what `PyTreeDef.node_data()` and `PyTreeDef.children()` give."""
+    kind: Any = jtu.PyTreeDef
     # The static constructor has lost its prefix in later versions of jaxlib.
-    make = getattr(kind, "from_node_data_and_children", None) or getattr(
-        kind, "make_from_node_data_and_children"
-    )
-    return make(jtu.default_registry, treedef.node_data(), [_LEAF] * arity)
+    make = getattr(kind, "from_node_data_and_children", None)
+    if make is None:
+        make = kind.make_from_node_data_and_children
+    return make(jtu.default_registry, node_data, children)
 
 
 def dataclass_fields(kind: type, names: Sequence[str]) -> tuple[list[str], list[str]] | None:
@@ -54,5 +57,5 @@ def dataclass_fields(kind: type, names: Sequence[str]) -> tuple[list[str], list[
         if set(data) | set(metadata) <= set(names) and isinstance(metadata, tuple):
             return data, list(metadata)
     except Exception:  # a node with flattening code of its own may raise anything at all
-        pass
+        return None
     return None

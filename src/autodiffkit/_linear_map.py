@@ -1,12 +1,10 @@
 """What every derivative is: a linear map between structured spaces."""
 
-import itertools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import equinox as eqx
-import jax
-import jax.numpy as jnp
+import jax.tree_util as jtu
 import lineax as lx
 from jaxtyping import Array
 
@@ -17,14 +15,24 @@ from autodiffkit._errors import (
     columns,
     listed,
 )
-from autodiffkit._plan import make_plan
+from autodiffkit._jax_compat import is_eager
+from autodiffkit._leaves import LeafSpec, is_complex
+from autodiffkit._memory import refuse_too_large
+from autodiffkit._paths import Path, component, show
+from autodiffkit._plan import Ends, make_plan, reason
 from autodiffkit._program import Linear
-from autodiffkit._records import Record
+from autodiffkit._records import make_record
 from autodiffkit._signature import Inputs
 from autodiffkit._sweeps import LinearSweeps
-from autodiffkit._trees import LeafSpec, Tree, Values, is_complex, promote, show
-
-Labels = tuple[tuple[str, slice], ...]
+from autodiffkit._trees import Tree, Values
+from autodiffkit._vectors import (
+    Labels,
+    collect_vector,
+    filled,
+    labels,
+    matrix,
+    refuse_batched,
+)
 
 
 class StructuredMap(eqx.Module):
@@ -53,6 +61,11 @@ class StructuredMap(eqx.Module):
     def _apply_transpose(self, cotangents: list[Array | None]) -> list[Array]:
         raise AttributeError("_apply_transpose")
 
+    def leaf_paths(self) -> list[Path]:
+        """The names of the leaves, for a function that returns a derivative."""
+        keyed, _ = jtu.tree_flatten_with_path(self)
+        return [tuple(map(component, keys)) for keys, _ in keyed]
+
     # What users call.
 
     def mv(self, vector: Any = None, /, **arguments: Any) -> Any:
@@ -74,7 +87,7 @@ class StructuredMap(eqx.Module):
             raise StructureError(
                 f"{self._name}.mv: give the vector either by position or by keyword, not both."
             )
-        given = arguments if arguments else vector
+        given = make_record(tuple(arguments), tuple(arguments.values())) if arguments else vector
         tangents = collect_vector(self._domain, given, f"{self._name}.mv")
         return self._codomain.unflatten(self._apply(tangents))
 
@@ -115,11 +128,23 @@ class StructuredMap(eqx.Module):
             StructureError: If the map is only R-linear, which no lineax operator is.
         """
         self._refuse_partly_complex("as_lineax")
-        return lx.FunctionLinearOperator(self.mv, self._domain.structure, self._tags)
+        try:
+            return lx.FunctionLinearOperator(self.mv, self._domain.structure, self._tags)
+        except StructureError:
+            raise
+        except Exception as error:
+            self._not_lineax(error)
 
     @property
     def _tags(self) -> frozenset[object]:
         return frozenset()
+
+    def _not_lineax(self, error: Exception) -> NoReturn:
+        raise StructureError(
+            f"{self._name}.as_lineax: lineax rebuilds the pytrees with derivatives as their "
+            f"leaves, and one of them refuses: {type(error).__name__}: {error}. A class that "
+            "checks its fields can do so outside its constructor; .as_matrix() needs no pytree."
+        ) from error
 
     def _refuse_partly_complex(self, method: str) -> None:
         domain, codomain = self._domain.specs, self._codomain.specs
@@ -232,7 +257,7 @@ class LinearMap(StructuredMap):
 
     def _apply(self, tangents: list[Array | None]) -> list[Array]:
         self._refuse_batched()
-        vector = _filled(tangents, self._domain.specs)
+        vector = filled(tangents, self._domain.specs)
         blocked = self._linear.push_obstacle()
         if blocked is None:
             return self._linear(*vector)
@@ -241,20 +266,20 @@ class LinearMap(StructuredMap):
             again = self._linear.transpose()
             if again.pull_obstacle() is None:
                 return again.transpose()(*vector)
-        raise self._impossible("mv", blocked)
+        raise self._impossible("mv", blocked) from blocked
 
     def _apply_transpose(self, cotangents: list[Array | None]) -> list[Array]:
         self._refuse_batched()
         blocked = self._linear.pull_obstacle()
         if blocked is not None:
-            raise self._impossible("rmv", blocked)
-        return self._linear.transpose()(*_filled(cotangents, self._codomain.specs))
+            raise self._impossible("rmv", blocked) from blocked
+        return self._linear.transpose()(*filled(cotangents, self._codomain.specs))
 
-    def _impossible(self, method: str, why: str) -> ModeError:
+    def _impossible(self, method: str, why: Exception) -> ModeError:
         whole = "adk.jacobian" if self._gradient is None else "adk.hessian"
         return ModeError(
             f"{self._name}.{method} is impossible for this function. {whole} may still "
-            f"compute the whole matrix, which has {method} as well." + listed([why])
+            f"compute the whole matrix, which has {method} as well." + listed([reason(why)])
         )
 
     def _refuse_batched(self) -> None:
@@ -270,19 +295,17 @@ class LinearMap(StructuredMap):
 
         Raises:
             ModeError: If no mode is possible for the whole of the function.
+            ResultTooLargeError: If the matrix does not fit the memory there is.
         """
         self._refuse_batched()
-        sources, targets = self._domain.specs, self._codomain.specs
-        sweeps = LinearSweeps(self._linear, sources, targets, holomorphic=self._holomorphic)
-        plan = make_plan(
-            f"{self._name}.as_matrix",
-            sources,
-            targets,
-            self._mode,
-            sweeps.obstacle,
-            holomorphic=self._holomorphic,
-        )
-        return matrix(sweeps.run(plan.mode), sources, targets)
+        call = f"{self._name}.as_matrix"
+        ends = Ends(self._domain.specs, self._codomain.specs, self._holomorphic)
+        residuals = self._linear.residuals
+        if is_eager(residuals):
+            refuse_too_large(call, ends.targets, ends.sources, residuals)
+        sweeps = LinearSweeps(self._linear, ends)
+        plan = make_plan(call, ends, self._mode, sweeps.obstacle)
+        return matrix(sweeps.run(plan.mode), ends.sources, ends.targets)
 
     @property
     def row_labels(self) -> Labels:
@@ -305,136 +328,3 @@ class LinearMap(StructuredMap):
 
 def _ends(specs: Sequence[LeafSpec]) -> list[str]:
     return ["  " + line for line in columns([(show(s.path) or "output", str(s)) for s in specs])]
-
-
-# Leaves -----------------------------------------------------------------------
-
-
-def collect_vector(space: Tree, vector: Any, call: str) -> list[Array | None]:
-    """The leaves of a structured vector in the order of the space; absent ones are `None`.
-
-    A space whose structure is a record (the arguments) also takes a dict by argument name
-    and, when there is one argument only, that argument bare.
-    """
-    names = _record_names(space)
-    if names is None or isinstance(vector, Record):
-        return space.collect(vector, (), call)
-    by_name = isinstance(vector, dict) and set(map(str, vector)) <= set(names)  # pyright: ignore[reportUnknownArgumentType,reportUnknownVariableType]  # a dict of any kind
-    if len(names) == 1 and not (by_name and _fits(space, vector, call)):
-        return space.collect(vector, (names[0],), call)
-    if not by_name:
-        example = ", ".join(f"{name}=..." for name in names)
-        raise StructureError(
-            f"{call}: several arguments were differentiated ({', '.join(names)}); name what "
-            f"the vector holds: ({example}), a dict by name, or an adk.Record."
-        )
-    return space.collect(vector, (), call)
-
-
-def _record_names(space: Tree) -> tuple[str, ...] | None:
-    node = space.treedef.node_data()
-    return node[1] if node is not None and node[0] is Record else None
-
-
-def _fits(space: Tree, vector: Any, call: str) -> bool:
-    try:
-        space.collect(vector, (), call)
-    except StructureError:
-        return False
-    return True
-
-
-def _filled(vector: list[Array | None], specs: Sequence[LeafSpec]) -> list[Array]:
-    return [
-        jnp.zeros(spec.shape, spec.dtype) if leaf is None else leaf
-        for leaf, spec in zip(vector, specs, strict=True)
-    ]
-
-
-def multiply(
-    blocks: Sequence[Sequence[Array]],
-    vector: list[Array | None],
-    outs: Sequence[LeafSpec],
-    *,
-    transpose: bool,
-) -> list[Array]:
-    """The product of blocks, or of their transpose, with a vector of leaves.
-
-    Products have the highest precision, and low-precision dtypes accumulate in float32.
-    A product that is complex where the result is real keeps its real part: that is the
-    derivative along the vector (JAX's conventions for maps between real and complex).
-    """
-    results: list[Array] = []
-    for i, spec in enumerate(outs):
-        total: Array | None = None
-        for j, leaf in enumerate(vector):
-            if leaf is None:
-                continue
-            block = blocks[j][i] if transpose else blocks[i][j]
-            # block has axes [output..., source...]; what is contracted comes last or first
-            left, right = (leaf, block) if transpose else (block, leaf)
-            dtype = promote([left.dtype, right.dtype])
-            wide = promote([dtype, jnp.float32])
-            term = jnp.tensordot(
-                left.astype(dtype),
-                right.astype(dtype),
-                axes=leaf.ndim,
-                precision=jax.lax.Precision.HIGHEST,
-                preferred_element_type=wide,
-            )
-            total = term if total is None else _sum(total, term)
-        if total is None:
-            total = jnp.zeros(spec.shape, spec.dtype)
-        elif is_complex(total.dtype) and not is_complex(spec.dtype):
-            total = total.real
-        results.append(total.astype(spec.dtype))
-    return results
-
-
-def _sum(left: Array, right: Array) -> Array:
-    dtype = promote([left.dtype, right.dtype])
-    return left.astype(dtype) + right.astype(dtype)
-
-
-def matrix(
-    blocks: Sequence[Sequence[Array]], sources: Sequence[LeafSpec], targets: Sequence[LeafSpec]
-) -> Array:
-    """The blocks as one matrix, in the dtype that all of them promote to."""
-    dtype = promote(block.dtype for row in blocks for block in row)
-    # block has axes [output..., source...]; the matrix [row, column]
-    rows = [
-        jnp.concatenate(
-            [
-                block.reshape(target.size, source.size).astype(dtype)
-                for block, source in zip(row, sources, strict=True)
-            ],
-            axis=1,
-        )
-        for row, target in zip(blocks, targets, strict=True)
-    ]
-    return jnp.concatenate(rows, axis=0)
-
-
-def labels(specs: Sequence[LeafSpec]) -> Labels:
-    """Paths of leaves laid end to end, each with its slice."""
-    ends = list(itertools.accumulate(spec.size for spec in specs))
-    starts = [0, *ends]
-    return tuple(
-        (show(spec.path), slice(start, end))
-        for spec, start, end in zip(specs, starts, ends, strict=False)
-    )
-
-
-def refuse_batched(name: str, arrays: Sequence[Any], shapes: Sequence[tuple[int, ...]]) -> None:
-    """Refuses matrix methods on a result that `vmap` has batched.
-
-    Raises:
-        StructureError: If an array does not have the shape that it was made with.
-    """
-    for array, shape in zip(arrays, shapes, strict=True):
-        if jnp.shape(array) != shape:
-            raise StructureError(
-                f"{name}: this result has an array of shape {list(jnp.shape(array))} where its "
-                f"structure says {list(shape)}. After jax.vmap it is still a pytree, but its "
-                "matrix methods belong inside the function that is mapped."
-            )

@@ -1,11 +1,14 @@
 """How much memory there is, so that a hopeless result is refused instead of killed."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
+
+from autodiffkit._errors import ResultTooLargeError, columns, listed
+from autodiffkit._leaves import LeafSpec, block_spec
 
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 _CGROUP = Path("/sys/fs/cgroup")
@@ -75,3 +78,66 @@ def show_bytes(count: float) -> str:
     while count >= 1024 and unit < len(_UNITS) - 1:
         count, unit = count / 1024, unit + 1
     return f"{count:.0f} bytes" if unit == 0 else f"{count:.1f} {_UNITS[unit]}"
+
+
+# Refusal ------------------------------------------------------------------------
+
+
+def refuse_too_large(
+    call: str,
+    targets: Sequence[LeafSpec],
+    sources: Sequence[LeafSpec],
+    arrays: Iterable[Any],
+    *,
+    order: int = 1,
+) -> None:
+    """Refuses a derivative that is larger than the memory there is.
+
+    Args:
+        call: The call, for the message.
+        targets: The output leaves.
+        sources: The input leaves.
+        arrays: Arrays on the device that the result will be on.
+        order: 1 for the first derivative, 2 for the second.
+
+    Raises:
+        ResultTooLargeError: With the bytes by argument, and the selection that would fit.
+    """
+    available = available_bytes(arrays)
+    needed = _result_bytes(targets, sources, sources, order)
+    if available is None or needed <= available:
+        return
+    by_name: dict[str, list[LeafSpec]] = {}
+    for spec in sources:
+        by_name.setdefault(spec.path[0], []).append(spec)
+    rows = [
+        (name, show_bytes(_result_bytes(targets, sources, specs, order)))
+        for name, specs in by_name.items()
+    ]
+    fitting: list[LeafSpec] = []
+    names: list[str] = []
+    for name in sorted(by_name, key=lambda name: sum(spec.size for spec in by_name[name])):
+        larger = [*fitting, *by_name[name]]
+        if _result_bytes(targets, larger, larger, order) <= available:
+            fitting = larger
+            names.append(name)
+    selection = repr(names[0]) if len(names) == 1 else f"({', '.join(map(repr, names))})"
+    remedy = f"wrt={selection} would fit. " if names else ""
+    free = "adk.linearize" if order == 1 else "adk.hvp"
+    raise ResultTooLargeError(
+        f"{call}: the result takes {show_bytes(needed)} and {show_bytes(available)} are "
+        f"available. {remedy}{free} multiplies by the derivative without storing it."
+        + listed(columns(rows))
+    )
+
+
+def _result_bytes(
+    targets: Sequence[LeafSpec],
+    first: Sequence[LeafSpec],
+    last: Sequence[LeafSpec],
+    order: int,
+) -> int:
+    """The bytes of the blocks of the targets (by `first`, if of second order) by `last`."""
+    rows = targets if order == 1 else [block_spec(t, s) for t in targets for s in first]
+    blocks = (block_spec(row, source) for row in rows for source in last)
+    return sum(block.size * block.dtype.itemsize for block in blocks)

@@ -5,16 +5,26 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 from autodiffkit._errors import ModeError, columns, listed
-from autodiffkit._trees import LeafSpec, directions, show
+from autodiffkit._leaves import LeafSpec, directions
+from autodiffkit._paths import show
 
 Mode = Literal["auto", "fwd", "rev"]
 MODES: tuple[Mode, ...] = ("auto", "fwd", "rev")
 
-# A reverse sweep runs the transposed program on residuals that have to be kept, so it costs
-# somewhat more than a forward one; within this ratio of counts forward is taken.
-_REVERSE_COST = 1.25
+# Sweeps in the two directions cost about the same, reverse ones somewhat more, for the
+# residuals that they read; within this ratio of their numbers they count as equal.
+_TIE = 1.25
 
 _NAMES = {"fwd": "forward", "rev": "reverse"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Ends:
+    """What is swept from and to: the leaves, and whether complex ones take one direction."""
+
+    sources: tuple[LeafSpec, ...]
+    targets: tuple[LeafSpec, ...]
+    holomorphic: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,9 +58,13 @@ class Plan:
 
     def __str__(self) -> str:
         forward = self.mode == "fwd"
-        what, ends = ("pushed forward from", self._sources) if forward else (
-            "pulled back from",
-            self._targets,
+        what, ends = (
+            ("pushed forward from", self._sources)
+            if forward
+            else (
+                "pulled back from",
+                self._targets,
+            )
         )
         lines = [f"why     {self.reason}"]
         count = self.forward_sweeps + self.reverse_sweeps
@@ -73,7 +87,9 @@ class Plan:
         entries = sum(spec.size for spec in specs)
         what = "output" if forward else "input"
         plural = "entry" if entries == 1 else "entries"
-        return f"{entries} {what} {plural} in {len(specs)} {'leaf' if len(specs) == 1 else 'leaves'}"
+        return (
+            f"{entries} {what} {plural} in {len(specs)} {'leaf' if len(specs) == 1 else 'leaves'}"
+        )
 
     @property
     def summary(self) -> str:
@@ -102,12 +118,11 @@ def check_mode(call: str, mode: str) -> None:
 
 def make_plan(
     call: str,
-    sources: Sequence[LeafSpec],
-    targets: Sequence[LeafSpec],
+    ends: Ends,
     mode: str,
-    obstacle: Callable[[str], str | None],
+    obstacle: Callable[[str], Exception | None],
     *,
-    holomorphic: bool = False,
+    tie: Literal["fwd", "rev"] = "fwd",
     held: Sequence[tuple[str, str]] = (),
     gradient: Plan | None = None,
 ) -> Plan:
@@ -115,11 +130,10 @@ def make_plan(
 
     Args:
         call: The call, for messages.
-        sources: The differentiated input leaves.
-        targets: The differentiated output leaves.
+        ends: The differentiated input and output leaves.
         mode: What the user asked for.
         obstacle: Says why a mode is impossible; asked only for what is considered.
-        holomorphic: Whether a complex entry takes one direction instead of two.
+        tie: The mode to take when the numbers of directions are about equal.
         held: Names of what is held constant, with the reasons.
         gradient: The plan of the first derivative, when this one is of a second.
 
@@ -129,41 +143,24 @@ def make_plan(
     Raises:
         ModeError: If the mode is impossible, or with `"auto"` both are.
     """
-    counts = {"fwd": directions(sources, holomorphic), "rev": directions(targets, holomorphic)}
-    sizes = f"{counts['fwd']} forward against {counts['rev']} reverse"
+    counts = {
+        "fwd": directions(ends.sources, ends.holomorphic),
+        "rev": directions(ends.targets, ends.holomorphic),
+    }
+    chosen, why = mode, f"{counts['fwd']} forward against {counts['rev']} reverse directions"
     if mode == "auto":
-        preferred = "fwd" if counts["fwd"] <= _REVERSE_COST * counts["rev"] else "rev"
-        other = "rev" if preferred == "fwd" else "fwd"
-        chosen = preferred
-        why = f"{sizes} directions"
-        blocked = obstacle(preferred)
-        if blocked is not None:
-            chosen = other
-            why = f"{_NAMES[preferred]} mode is impossible: {blocked}"
-            blocked_too = obstacle(other)
-            if blocked_too is not None:
-                reasons = {preferred: blocked, other: blocked_too}
-                raise ModeError(
-                    f"{call}: neither mode can differentiate this function."
-                    + listed(f"{_NAMES[m]}: {reasons[m]}" for m in ("fwd", "rev"))
-                    + "\nDifferentiate its parts separately, or give the part that blocks "
-                    "one mode a rule that allows both (jax.custom_jvp)."
-                )
-    else:
-        chosen = mode
-        why = f"mode={mode!r} was asked for ({sizes} directions)"
-        blocked = obstacle(mode)
-        if blocked is not None:
-            other = "rev" if mode == "fwd" else "fwd"
-            remedy = (
-                f"Use mode='auto' or mode={other!r}."
-                if obstacle(other) is None
-                else "The other mode is impossible too."
-            )
-            raise ModeError(
-                f"{call}: mode={mode!r} is impossible for this function. {remedy}"
-                + listed([f"{_NAMES[mode]}: {blocked}"])
-            )
+        other = "rev" if tie == "fwd" else "fwd"
+        chosen = tie if counts[tie] <= _TIE * counts[other] else other
+    blocked = obstacle(chosen)
+    if blocked is not None:
+        other = "rev" if chosen == "fwd" else "fwd"
+        blocked_too = obstacle(other)
+        if mode != "auto" or blocked_too is not None:
+            raise _impossible(call, mode, {chosen: blocked, other: blocked_too}) from blocked
+        why = f"{_NAMES[chosen]} mode is impossible: {reason(blocked)}"
+        chosen = other
+    elif mode != "auto":
+        why = f"mode={mode!r} was asked for ({why})"
     forward = chosen == "fwd"
     return Plan(
         mode="fwd" if forward else "rev",
@@ -173,7 +170,27 @@ def make_plan(
         reason=why,
         gradient=gradient,
         _call=call,
-        _sources=tuple(sources),
-        _targets=tuple(targets),
+        _sources=ends.sources,
+        _targets=ends.targets,
         _held=tuple(held),
     )
+
+
+def _impossible(call: str, mode: str, blocked: dict[str, Exception | None]) -> ModeError:
+    lines = [f"{_NAMES[m]}: {reason(e)}" for m, e in blocked.items() if e is not None]
+    if len(lines) == len(blocked):
+        return ModeError(
+            f"{call}: neither mode can differentiate this function. Differentiate its parts "
+            "separately, or give the part that blocks one mode a rule that serves both "
+            "(jax.custom_jvp)." + listed(lines)
+        )
+    other = next(m for m, e in blocked.items() if e is None)
+    return ModeError(
+        f"{call}: mode={mode!r} is impossible for this function. Use mode='auto' or "
+        f"mode={other!r}." + listed(lines)
+    )
+
+
+def reason(error: Exception) -> str:
+    """The first line of what JAX, or a rule of the user's, says."""
+    return str(error).strip().split("\n", 1)[0] or type(error).__name__

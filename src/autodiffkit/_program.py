@@ -26,9 +26,8 @@ class Staged:
     outs: list[jax.ShapeDtypeStruct]
 
     def __init__(self, function: FlatFunction, primals: Sequence[Any]) -> None:
-        self._jaxpr, (self.outs, rest) = jax.make_jaxpr(function, return_shape=True)(*primals)
+        self._jaxpr, (self.outs, _) = jax.make_jaxpr(function, return_shape=True)(*primals)
         self._count = len(self.outs)
-        del rest
 
     def __call__(self, *primals: Array) -> tuple[list[Array], list[Any]]:
         results = list(jax.extend.core.jaxpr_as_fun(self._jaxpr)(*primals))
@@ -60,19 +59,19 @@ class Linear(eqx.Module):
         program, constants = self.program.transposed
         return Linear([*constants, *self.residuals], program)
 
-    def push_obstacle(self) -> str | None:
+    def push_obstacle(self) -> Exception | None:
         """Why the map cannot be applied, `None` if it can.
 
         A `jax.custom_vjp` leaves an equation that is only meant to be transposed.
         """
         return self.program.push_obstacle
 
-    def pull_obstacle(self) -> str | None:
+    def pull_obstacle(self) -> Exception | None:
         """Why the map cannot be transposed, `None` if it can."""
         try:
             self.transpose()
         except Exception as error:  # any equation may refuse, each in its own way
-            return reason(error)
+            return without_traceback(error)
         return None
 
 
@@ -90,9 +89,10 @@ def linearize(
     return outs, rest, as_linear(tangent_map, [_struct(x) for x in primals])
 
 
-def reason(error: Exception) -> str:
-    """The first line of what JAX says."""
-    return str(error).strip().split("\n", 1)[0] or type(error).__name__
+def without_traceback(error: Exception) -> Exception:
+    """The error without the frames of a trace that is over, which would keep its tracers alive."""
+    error.__context__ = error.__cause__ = None
+    return error.with_traceback(None)
 
 
 def _struct(x: Any) -> jax.ShapeDtypeStruct:
@@ -135,7 +135,7 @@ class Program:
         return Program(closed.jaxpr, len(self.targets)), list(closed.consts)
 
     @functools.cached_property
-    def push_obstacle(self) -> str | None:
+    def push_obstacle(self) -> Exception | None:
         """Why the program cannot be run, found by tracing a batch of it."""
 
         def push(residuals: list[Array], tangents: list[Array]) -> list[Array]:
@@ -146,8 +146,11 @@ class Program:
             # Batched, because some rules refuse only when they are batched or compiled.
             jax.eval_shape(push, self.residuals, batch)
         except Exception as error:  # any equation may refuse, each in its own way
-            return reason(error)
+            return without_traceback(error)
         return None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Program":
+        return self  # a program does not change
 
     @functools.cached_property
     def _key(self) -> Any:

@@ -4,20 +4,17 @@ from collections.abc import Sequence
 from typing import Any, Self
 
 import equinox as eqx
+import jax.tree_util as jtu
 import lineax as lx
 from jaxtyping import Array
 
 from autodiffkit._errors import NotDifferentiatedError, columns, listed
-from autodiffkit._linear_map import (
-    Labels,
-    StructuredMap,
-    labels,
-    matrix,
-    multiply,
-    refuse_batched,
-)
-from autodiffkit._signature import Inputs
-from autodiffkit._trees import Tree, Values, all_parts, describe_array, find, missing_part, promote, show
+from autodiffkit._leaves import describe_array, promote
+from autodiffkit._linear_map import StructuredMap
+from autodiffkit._paths import Path, all_parts, missing, show
+from autodiffkit._signature import Inputs, is_index
+from autodiffkit._trees import Part, Tree, Values
+from autodiffkit._vectors import Labels, labels, matrix, multiply, refuse_batched
 
 _TABLE_ROWS = 24
 
@@ -45,12 +42,26 @@ class Derivative(StructuredMap):
     def __getattr__(self, name: str) -> Any:
         # Only reached when the usual lookup fails. An instance that is being unflattened or
         # copied has no fields yet, and dunders are asked for by all kinds of protocols.
-        if name.startswith("__") or "_inputs" not in self.__dict__:
+        if is_dunder(name) or "_inputs" not in self.__dict__:
             raise AttributeError(name)
+        explain = getattr(type(self), name, None)
+        if isinstance(explain, property) and explain.fget is not None:
+            return explain.fget(self)  # it has failed, and is asked again for its own error
         return self._wrt_argument(name)
 
     def _wrt_argument(self, path: str) -> Any:
-        raise AttributeError(path)
+        raise NotImplementedError
+
+    # Blocks are reached by name: without this, iteration would try J[0], J[1], ...
+    __iter__ = None
+
+    def leaf_paths(self) -> list[Path]:
+        """The names of the leaves, for a function that returns a derivative."""
+        blocks = [
+            row.path + column.path for row in self._codomain.specs for column in self._domain.specs
+        ]
+        value = [("value", *path) for path in self._value.leaf_paths()]
+        return [*blocks, *value, *(("aux", *path) for path in self._aux.leaf_paths())]
 
     def __dir__(self) -> list[str]:
         return [*super().__dir__(), *self._inputs.names]
@@ -72,7 +83,11 @@ class Derivative(StructuredMap):
         return multiply(self._blocks, cotangents, self._domain.specs, transpose=True)
 
     def _refuse_batched(self) -> None:
-        shapes = [row.shape + column.shape for row in self._codomain.specs for column in self._domain.specs]
+        shapes = [
+            row.shape + column.shape
+            for row in self._codomain.specs
+            for column in self._domain.specs
+        ]
         refuse_batched(self._name, [block for row in self._blocks for block in row], shapes)
 
     @property
@@ -93,31 +108,38 @@ class Derivative(StructuredMap):
         self._refuse_batched()
         self._refuse_partly_complex("as_lineax")
         # lineax wants one dtype for each source, whatever the outputs are.
-        dtypes = [promote(block.dtype for block in column) for column in zip(*self._blocks, strict=True)]
+        dtypes = [
+            promote(block.dtype for block in column) for column in zip(*self._blocks, strict=True)
+        ]
         rows = [
             self._domain.unflatten([b.astype(d) for b, d in zip(row, dtypes, strict=True)])
             for row in self._blocks
         ]
-        return lx.PyTreeLinearOperator(
-            self._codomain.unflatten(rows), self._codomain.structure, self._tags
-        )
+        tree, structure = self._codomain.unflatten(rows), self._codomain.structure
+        try:
+            return lx.PyTreeLinearOperator(tree, structure, self._tags)
+        except Exception as error:
+            self._not_lineax(error)
 
-    def _sub_output(self, path: str) -> tuple[Tree, tuple[int, ...], Values]:
-        """The part of the output under `path`: structure, leaves, and value."""
-        found = self._outputs.at(path)
-        if found is None:
-            raise missing_part(
+    def _sub_output(self, path: str) -> tuple[Part, Values]:
+        """The part of the output under `path`, and its value."""
+        part = self._outputs.at(path)
+        if part is None:
+            raise missing(
                 self._name, "output", path, all_parts(leaf.path for leaf in self._outputs.leaves)
             )
-        part, indices = found
-        if not indices:
-            reasons = dict.fromkeys(str(leaf.held) for leaf in part.leaves)
+        if not part.indices:
             raise NotDifferentiatedError(
-                f"{self._name} has no derivative of output {path!r}: {', '.join(reasons)}."
+                f"{self._name}: no derivative of output {path!r}: {part.tree.why_held()}."
             )
-        value = find(self._value.tree, path)
-        assert value is not None
-        return part.rebased(len(value[1])), indices, Values(value[0])
+        leaves = jtu.tree_leaves(self._value.tree)
+        value = jtu.tree_unflatten(part.tree.treedef, [leaves[i] for i in part.positions])
+        return part, Values(value)
+
+
+def is_dunder(name: str) -> bool:
+    """Whether all kinds of protocols may ask for an attribute of this name."""
+    return name.startswith("__") and name.endswith("__")
 
 
 class FirstDerivative(Derivative):
@@ -187,7 +209,7 @@ class FirstDerivative(Derivative):
         """
         parts = self._inputs.positional(self._name, argnums)
         rows = [tuple(part.pick(row) for part in parts) for row in self._blocks]
-        return self._outputs.unflatten([row[0] if isinstance(argnums, int) else row for row in rows])
+        return self._outputs.unflatten([row[0] if is_index(argnums) else row for row in rows])
 
     def __repr__(self) -> str:
         rows = [
@@ -222,8 +244,9 @@ class Jacobian(FirstDerivative):
         Raises:
             NotDifferentiatedError: If there is no such output, or it was not differentiated.
         """
-        outputs, indices, value = self._sub_output(path)
-        blocks = tuple(self._blocks[i] for i in indices)
+        part, value = self._sub_output(path)
+        blocks = tuple(self._blocks[i] for i in part.indices)
+        outputs = part.tree.rebased()
         return type(self)(blocks, value, self._aux, self._inputs, outputs, self._function)
 
 

@@ -20,8 +20,9 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from autodiffkit._jax_compat import is_staging
-from autodiffkit._program import FlatFunction, Linear, Staged, linearize, reason
-from autodiffkit._trees import LeafSpec, derivative_dtype, directions, is_complex
+from autodiffkit._leaves import LeafSpec, derivative_dtype, directions
+from autodiffkit._plan import Ends
+from autodiffkit._program import FlatFunction, Linear, Staged, linearize, without_traceback
 
 Blocks = list[list[Array]]
 
@@ -29,120 +30,128 @@ Blocks = list[list[Array]]
 class LinearSweeps:
     """The sweeps of a linear program in either direction."""
 
-    def __init__(
-        self,
-        linear: Linear,
-        sources: Sequence[LeafSpec],
-        targets: Sequence[LeafSpec],
-        *,
-        holomorphic: bool,
-    ) -> None:
+    def __init__(self, linear: Linear, ends: Ends) -> None:
         self._linear = linear
-        self._sources, self._targets = sources, targets
-        self._holomorphic = holomorphic
+        self._ends = ends
 
-    def obstacle(self, mode: str) -> str | None:
+    def obstacle(self, mode: str) -> Exception | None:
         """Why a mode is impossible for this program, `None` if it is possible."""
         return self._linear.push_obstacle() if mode == "fwd" else self._linear.pull_obstacle()
 
     def run(self, mode: str) -> Blocks:
         """The blocks, by a mode that has no obstacle."""
+        ends = self._ends
         if mode == "fwd":
 
             def push(k: Array) -> list[Array]:
-                return self._linear(*unit_direction(self._sources, k, 1.0, self._holomorphic))
+                return self._linear(*unit_direction(ends.sources, k, 1.0, ends.holomorphic))
 
-            tangents = _batch(push, directions(self._sources, self._holomorphic), -1)
-            return assemble_forward(tangents, self._sources, self._targets, self._holomorphic)
-        pull_map = self._linear.transpose()
+            count = directions(ends.sources, ends.holomorphic)
+            return assemble_forward(_batch(push, count, -1), ends)
+        transposed = self._linear.transpose()
 
         def pull(k: Array) -> list[Array]:
-            return pull_map(*unit_direction(self._targets, k, -1.0, self._holomorphic))
+            return transposed(*unit_direction(ends.targets, k, -1.0, ends.holomorphic))
 
-        cotangents = _batch(pull, directions(self._targets, self._holomorphic), 0)
-        return assemble_reverse(cotangents, self._sources, self._targets, self._holomorphic)
+        count = directions(ends.targets, ends.holomorphic)
+        return assemble_reverse(_batch(pull, count, 0), ends)
 
 
-class Sweeps:
-    """A flat function at a point, ready to be swept in either direction.
+class EagerSweeps:
+    """A flat function that has run once, concretely, in `jax.linearize`."""
 
-    Where JAX is recording operations, the function is staged once, so that a forward sweep
-    can be fused with the value and store no residuals. Otherwise it runs concretely, once,
-    in `jax.linearize`.
+    def __init__(self, function: FlatFunction, primals: Sequence[Array]) -> None:
+        self.linearized = linearize(function, primals)
+        self.outs: list[Any] = self.linearized[0]
+
+    def name(self, ends: Ends) -> None:
+        """Says what the inputs and outputs are, which is known once the function has run."""
+        self._sweeps = LinearSweeps(self.linearized[2], ends)
+
+    def obstacle(self, mode: str) -> Exception | None:
+        """Why a mode is impossible for this function, `None` if it is possible."""
+        return self._sweeps.obstacle(mode)
+
+    def run(self, mode: str) -> tuple[list[Array], list[Any], Blocks]:
+        """The outputs, the rest and the blocks, by a mode that has no obstacle."""
+        outs, rest, _ = self.linearized
+        return outs, rest, self._sweeps.run(mode)
+
+
+class StagedSweeps:
+    """A flat function that was traced, as part of a larger trace.
+
+    A sweep is traced by itself first: what refuses does so there, and of what is tried only
+    what is chosen becomes part of the larger trace.
     """
-
-    outs: list[Any]  # arrays; where the function is staged, their shapes and dtypes
 
     def __init__(self, function: FlatFunction, primals: Sequence[Array]) -> None:
         self._primals = tuple(primals)
-        self._staged: Staged | None = None
-        if is_staging():
-            self._staged = Staged(function, primals)
-            self.outs = self._staged.outs
-        else:
-            self.linearized = linearize(function, primals)
-            self.outs = self.linearized[0]
+        self._staged = Staged(function, primals)
+        self.outs: list[Any] = self._staged.outs
+
+    def name(self, ends: Ends) -> None:
+        """Says what the inputs and outputs are, which is known once the function is traced."""
+        self._ends = ends
 
     @functools.cached_property
     def linearized(self) -> tuple[list[Array], list[Any], Linear]:
         """The outputs, the rest, and the tangent map as a linear program."""
-        assert self._staged is not None
         return linearize(self._staged, self._primals)
 
-    def name(
-        self, sources: Sequence[LeafSpec], targets: Sequence[LeafSpec], *, holomorphic: bool
-    ) -> None:
-        """Says what the inputs and outputs are, as far as blocks depend on it."""
-        self._sources, self._targets = tuple(sources), tuple(targets)
-        self._holomorphic = holomorphic
-
-    @functools.cached_property
-    def _linear_sweeps(self) -> LinearSweeps:
-        return LinearSweeps(
-            self.linearized[2], self._sources, self._targets, holomorphic=self._holomorphic
-        )
-
-    @functools.cached_property
-    def _fused_forward(self) -> Callable[[], tuple[list[Array], list[Any], Blocks]] | str:
-        """The forward sweep of the staged function, traced; or why it is impossible."""
-        staged = self._staged
-        assert staged is not None
-
-        def push(k: Array) -> tuple[list[Array], list[Any], list[Array]]:
-            unit = unit_direction(self._sources, k, 1.0, self._holomorphic)
-            outs, tangents, rest = jax.jvp(staged, self._primals, tuple(unit), has_aux=True)
-            return outs, rest, tangents
-
-        def sweep() -> tuple[list[Array], list[Any], Blocks]:
-            count = directions(self._sources, self._holomorphic)
-            if count == 0:
-                outs, rest = staged(*self._primals)
-                tangents = None
-            else:
-                outs, rest, tangents = _batch(push, count, (None, None, -1))
-            blocks = assemble_forward(tangents, self._sources, self._targets, self._holomorphic)
-            return outs, rest, blocks
-
-        try:
-            closed, shape = jax.make_jaxpr(sweep, return_shape=True)()
-        except Exception as error:  # any equation may refuse, each in its own way
-            return reason(error)
-        run = jax.extend.core.jaxpr_as_fun(closed)
-        return lambda: jax.tree.unflatten(jax.tree.structure(shape), run())
-
-    def obstacle(self, mode: str) -> str | None:
+    def obstacle(self, mode: str) -> Exception | None:
         """Why a mode is impossible for this function, `None` if it is possible."""
-        if mode == "fwd" and self._staged is not None:
-            return self._fused_forward if isinstance(self._fused_forward, str) else None
-        return self._linear_sweeps.obstacle(mode)
+        traced = self._fwd if mode == "fwd" else self._rev
+        return traced if isinstance(traced, Exception) else None
 
     def run(self, mode: str) -> tuple[list[Array], list[Any], Blocks]:
         """The outputs, the rest and the blocks, by a mode that has no obstacle."""
-        if mode == "fwd" and self._staged is not None:
-            assert not isinstance(self._fused_forward, str)
-            return self._fused_forward()
-        outs, rest, _ = self.linearized
-        return outs, rest, self._linear_sweeps.run(mode)
+        traced = self._fwd if mode == "fwd" else self._rev
+        assert not isinstance(traced, Exception)
+        return traced()
+
+    @functools.cached_property
+    def _fwd(self) -> Callable[[], Any] | Exception:
+        return _traced(self._forward)
+
+    @functools.cached_property
+    def _rev(self) -> Callable[[], Any] | Exception:
+        return _traced(self._reverse)
+
+    def _forward(self) -> tuple[list[Array], list[Any], Blocks]:
+        # Fused with the value: linearising would store what forward mode never needs.
+        ends = self._ends
+
+        def push(k: Array) -> tuple[list[Array], list[Any], list[Array]]:
+            unit = unit_direction(ends.sources, k, 1.0, ends.holomorphic)
+            outs, tangents, rest = jax.jvp(self._staged, self._primals, tuple(unit), has_aux=True)
+            return outs, rest, tangents
+
+        count = directions(ends.sources, ends.holomorphic)
+        if count == 0:
+            outs, rest = self._staged(*self._primals)
+            return outs, rest, assemble_forward(None, ends)
+        outs, rest, tangents = _batch(push, count, (None, None, -1))
+        return outs, rest, assemble_forward(tangents, ends)
+
+    def _reverse(self) -> tuple[list[Array], list[Any], Blocks]:
+        outs, rest, linear = linearize(self._staged, self._primals)
+        return outs, rest, LinearSweeps(linear, self._ends).run("rev")
+
+
+def prepare(function: FlatFunction, primals: Sequence[Array]) -> EagerSweeps | StagedSweeps:
+    """Evaluates a flat function once: traced where JAX is tracing, else with its values."""
+    return (StagedSweeps if is_staging() else EagerSweeps)(function, primals)
+
+
+def _traced(sweep: Callable[[], Any]) -> Callable[[], Any] | Exception:
+    try:
+        closed, shape = jax.make_jaxpr(sweep, return_shape=True)()
+    except Exception as error:  # any equation may refuse, each in its own way
+        return without_traceback(error)
+    treedef = jax.tree.structure(shape)
+    run = jax.extend.core.jaxpr_as_fun(closed)
+    return lambda: jax.tree.unflatten(treedef, run())
 
 
 # Directions and blocks ----------------------------------------------------------
@@ -190,37 +199,27 @@ def _batch(function: Callable[[Array], Any], count: int, out_axes: Any) -> Any:
     return [jnp.expand_dims(x, out_axes) for x in results]
 
 
-def assemble_forward(
-    tangents: list[Array] | None,
-    sources: Sequence[LeafSpec],
-    targets: Sequence[LeafSpec],
-    holomorphic: bool,
-) -> Blocks:
+def assemble_forward(tangents: list[Array] | None, ends: Ends) -> Blocks:
     """Blocks from pushed directions: `tangents[i]` has axes [output i..., direction]."""
-    parts = _parts(sources, holomorphic)
+    parts = _parts(ends.sources, ends.holomorphic)
     return [
         [
             _block(None if tangents is None else tangents[i][..., part], target, source, -1)
-            for source, part in zip(sources, parts, strict=True)
+            for source, part in zip(ends.sources, parts, strict=True)
         ]
-        for i, target in enumerate(targets)
+        for i, target in enumerate(ends.targets)
     ]
 
 
-def assemble_reverse(
-    cotangents: list[Array] | None,
-    sources: Sequence[LeafSpec],
-    targets: Sequence[LeafSpec],
-    holomorphic: bool,
-) -> Blocks:
+def assemble_reverse(cotangents: list[Array] | None, ends: Ends) -> Blocks:
     """Blocks from pulled directions: `cotangents[j]` has axes [direction, source j...]."""
-    parts = _parts(targets, holomorphic)
+    parts = _parts(ends.targets, ends.holomorphic)
     return [
         [
             _block(None if cotangents is None else cotangents[j][part], target, source, 0)
-            for j, source in enumerate(sources)
+            for j, source in enumerate(ends.sources)
         ]
-        for target, part in zip(targets, parts, strict=True)
+        for target, part in zip(ends.targets, parts, strict=True)
     ]
 
 

@@ -1,7 +1,6 @@
 """The callables that the transforms return: Equinox modules that wrap a function."""
 
 import dataclasses
-import types
 from collections.abc import Callable
 from typing import Any, Generic, ParamSpec, Self
 
@@ -11,10 +10,7 @@ from jaxtyping import Array
 
 from autodiffkit._derivative import (
     Evaluated,
-    FlatCall,
-    Options,
     first_derivative,
-    is_eager,
     linear_map,
     plan_first,
     plan_second,
@@ -22,12 +18,16 @@ from autodiffkit._derivative import (
     second_linear_map,
 )
 from autodiffkit._errors import SignatureError
+from autodiffkit._flat_call import FlatCall, Options
+from autodiffkit._function import BoundMethod, as_function, name_of
 from autodiffkit._hessian import Hessian, bare
+from autodiffkit._jax_compat import is_eager
 from autodiffkit._linear_map import LinearMap
 from autodiffkit._plan import Plan, check_mode
 from autodiffkit._program import Linear
 from autodiffkit._result import Gradient, Jacobian
-from autodiffkit._signature import as_function, bind, check_selection, name_of
+from autodiffkit._selection import check_selection
+from autodiffkit._signature import bind
 from autodiffkit._sweeps import Blocks
 from autodiffkit._trees import Tree
 
@@ -60,7 +60,8 @@ class Transform(eqx.Module, Generic[P]):
             )
         call = f"{self._verb}({name_of(function)})"
         check_mode(call, options.mode)
-        self._function = function
+        # Not by assignment, where Equinox warns of jitted modules for the sake of methods.
+        object.__setattr__(self, "_function", function)
         self._options = dataclasses.replace(
             options,
             wrt=check_selection(call, "wrt", options.wrt),
@@ -75,7 +76,7 @@ class Transform(eqx.Module, Generic[P]):
         # Like in Python itself, only what would have become a method does.
         if instance is None or not hasattr(type(self._function), "__get__"):
             return self
-        return wrap(type(self), Method(self._function, instance), self._options)
+        return wrap(type(self), BoundMethod(self._function, instance), self._options)
 
     # A module compares by its leaves, which may be arrays; a function by identity.
     __hash__ = object.__hash__
@@ -83,7 +84,9 @@ class Transform(eqx.Module, Generic[P]):
     def __eq__(self, other: object) -> bool:
         return self is other
 
-    def _flat(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, abstract: bool = False) -> FlatCall:
+    def _flat(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], *, abstract: bool = False
+    ) -> FlatCall:
         function = as_function(self._function)
         call = f"{self._verb}({function.name})"
         bound = bind(call, function, self._options.wrt, args, kwargs, abstract=abstract)
@@ -92,7 +95,7 @@ class Transform(eqx.Module, Generic[P]):
     def _plan(self, flat: FlatCall, selected: Any) -> Plan:
         return plan_first(flat, selected)[1]
 
-    def plan(self, *args: P.args, **kwargs: P.kwargs) -> Plan:
+    def plan(self, /, *args: P.args, **kwargs: P.kwargs) -> Plan:
         """Which sweeps a call with these arguments would run, and why.
 
         The function is traced and nothing is differentiated; it runs only if tracing needs
@@ -111,13 +114,13 @@ class Transform(eqx.Module, Generic[P]):
         flat = self._flat(args, kwargs, abstract=True)
         plans: list[Plan] = []
 
-        def trace(*selected: Array) -> None:
-            plans.append(self._plan(flat, selected))
+        def trace(selected: list[Array], structs: list[Array]) -> None:
+            plans.append(self._plan(flat.with_structs(structs), selected))
 
         try:
-            jax.eval_shape(trace, *flat.selected)
+            jax.eval_shape(trace, flat.selected, flat.structs)
         except _CONCRETE_NEEDED as error:
-            if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in flat.selected):
+            if flat.structs or any(isinstance(x, jax.ShapeDtypeStruct) for x in flat.selected):
                 raise SignatureError(
                     f"{flat.call}.plan: tracing the function needs the value of an argument, "
                     "and a jax.ShapeDtypeStruct has none. Pass arrays."
@@ -127,24 +130,6 @@ class Transform(eqx.Module, Generic[P]):
             flat = self._flat(args, kwargs)
             plans.append(self._plan(flat, flat.selected))
         return plans[0]
-
-
-class Method(eqx.Module):
-    """A function bound to an object, like a method, and a pytree of both."""
-
-    __func__: Callable[..., Any]
-    __self__: Any
-
-    @property
-    def __wrapped__(self) -> Callable[..., Any]:
-        return types.MethodType(self.__func__, self.__self__)
-
-    @property
-    def __name__(self) -> str:
-        return name_of(self.__func__)
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.__func__(self.__self__, *args, **kwargs)
 
 
 def wrap(kind: type[Any], function: Callable[..., Any], options: Options) -> Any:
@@ -157,7 +142,7 @@ class JacobianTransform(Transform[P]):
 
     _verb = "jacobian"
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Jacobian:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Jacobian:
         flat = self._flat(args, kwargs)
         found = first_derivative(flat)
         return Jacobian(*_parts(found), flat.name)
@@ -168,7 +153,7 @@ class GradTransform(Transform[P]):
 
     _verb = "grad"
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Gradient:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Gradient:
         flat = self._flat(args, kwargs)
         return _gradient(flat, first_derivative(flat))
 
@@ -178,14 +163,14 @@ class HessianTransform(Transform[P]):
 
     _verb = "hessian"
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Hessian:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Hessian:
         flat = self._flat(args, kwargs)
         found = second_derivative(flat)
         _, *rest = _parts(found)
         return Hessian(_tuples(found.second), *rest, flat.name, _tuples(found.first))
 
     def _plan(self, flat: FlatCall, selected: Any) -> Plan:
-        return plan_second(flat, selected)[2]
+        return plan_second(flat, selected, stored=False)[2]
 
 
 class LinearizeTransform(Transform[P]):
@@ -193,7 +178,7 @@ class LinearizeTransform(Transform[P]):
 
     _verb = "linearize"
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> LinearMap:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> LinearMap:
         flat = self._flat(args, kwargs)
         found, linear = linear_map(flat)
         return _linear_map(flat, found, linear, found.outputs, None)
@@ -204,14 +189,14 @@ class HvpTransform(Transform[P]):
 
     _verb = "hvp"
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> LinearMap:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> LinearMap:
         flat = self._flat(args, kwargs)
         found, linear = second_linear_map(flat)
         outputs = bare(found.outputs).compose(found.inputs.tree)
         return _linear_map(flat, found, linear, outputs, _gradient(flat, found))
 
     def _plan(self, flat: FlatCall, selected: Any) -> Plan:
-        return plan_second(flat, selected)[2]
+        return plan_second(flat, selected, stored=False)[2]
 
 
 def _tuples(blocks: Blocks) -> tuple[tuple[Array, ...], ...]:

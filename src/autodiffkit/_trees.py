@@ -1,192 +1,23 @@
-"""Named leaves: paths into pytrees, structures in static form, and rebuilding them."""
+"""Structures in static form, with named leaves, and rebuilding pytrees from them."""
 
 import dataclasses
-import fnmatch
 import functools
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import jax.tree_util as jtu
-import numpy as np
 from jaxtyping import Array
 
-from autodiffkit._errors import NotDifferentiatedError, StructureError, nearest
-from autodiffkit._jax_compat import dataclass_fields, one_level_treedef
+from autodiffkit._errors import StructureError, nearest
+from autodiffkit._jax_compat import dataclass_fields, make_treedef
+from autodiffkit._leaves import LeafSpec, block_spec, fitted, is_inexact, is_numeric
+from autodiffkit._paths import Path, children_of, component, find, show
 from autodiffkit._records import make_record
 
-Path = tuple[str, ...]
-
-
-# Paths ------------------------------------------------------------------------
-
-
-def component(key: Any) -> str:
-    """One step of a path, as people write it: a field, a dict key or an index."""
-    match key:
-        case jtu.DictKey() | jtu.FlattenedIndexKey():
-            return str(key.key)
-        case jtu.SequenceKey():
-            return str(key.idx)
-        case jtu.GetAttrKey():
-            return key.name
-        case _:
-            return str(key)
-
-
-def show(path: Path) -> str:
-    """`("params", "w")` as `"params.w"`."""
-    return ".".join(path)
-
-
-def is_glob(pattern: str) -> bool:
-    """Whether `pattern` has a wildcard of `fnmatch`."""
-    return any(character in pattern for character in "*?[")
-
-
-def names_part(pattern: str, path: Path) -> bool:
-    """Whether `pattern` is the path of the leaf or of a node that contains it.
-
-    A wildcard may stand for several steps, as in `fnmatch`.
-    """
-    parts = (show(path[:n]) for n in range(1, len(path) + 1))
-    if is_glob(pattern):
-        return any(part == pattern or fnmatch.fnmatchcase(part, pattern) for part in parts)
-    return pattern in parts
-
-
-def all_parts(paths: Iterable[Path]) -> list[str]:
-    """Every path that names something: the leaves and the nodes above them."""
-    return list(dict.fromkeys(show(path[:n]) for path in paths for n in range(1, len(path) + 1)))
-
-
-# Leaves -----------------------------------------------------------------------
-
-_SCALARS = (bool, int, float, complex)
-
-
-def is_array(leaf: Any) -> bool:
-    """Whether JAX takes the leaf as an array of its own accord."""
-    if isinstance(leaf, (np.ndarray, np.generic)):
-        return leaf.dtype.kind in "biufc" or is_inexact(leaf.dtype)
-    return isinstance(leaf, jax.Array) or hasattr(leaf, "__jax_array__")
-
-
-def is_numeric(leaf: Any) -> bool:
-    """Whether the leaf is an array or a Python number."""
-    return is_array(leaf) or isinstance(leaf, _SCALARS)
-
-
-def is_inexact(dtype: Any) -> bool:
-    """Whether values of this dtype have derivatives."""
-    return jnp.issubdtype(dtype, jnp.inexact)
-
-
-def is_complex(dtype: Any) -> bool:
-    """Whether the dtype is complex."""
-    return jnp.issubdtype(dtype, jnp.complexfloating)
-
-
-@dataclasses.dataclass(frozen=True)
-class LeafSpec:
-    """What is known of a leaf without its values.
-
-    `held` is the reason why it is not differentiated, `None` if it is. `dtype` is `None`
-    for what is not an array.
-    """
-
-    path: Path
-    shape: tuple[int, ...] = ()
-    dtype: Any = None
-    weak_type: bool = False
-    held: str | None = None
-
-    @property
-    def size(self) -> int:
-        """The number of entries."""
-        return math.prod(self.shape)
-
-    @property
-    def struct(self) -> jax.ShapeDtypeStruct:
-        """Shape and dtype in JAX's terms."""
-        return jax.ShapeDtypeStruct(self.shape, self.dtype)
-
-    def __str__(self) -> str:
-        return describe_array(self.shape, self.dtype)
-
-
-def describe_array(shape: Sequence[int], dtype: Any) -> str:
-    """`float32[3, 2]`."""
-    return f"{dtype}[{', '.join(map(str, shape))}]"
-
-
-def describe_leaf(leaf: Any) -> str:
-    """What arrived, for a message: dtype and shape, or the type's name."""
-    if is_array(leaf) or isinstance(leaf, jax.ShapeDtypeStruct):
-        struct = leaf if hasattr(leaf, "dtype") else jnp.asarray(leaf)
-        return describe_array(struct.shape, struct.dtype)
-    if callable(leaf) and not isinstance(leaf, type):
-        return "a function"
-    if dataclasses.is_dataclass(leaf) and not isinstance(leaf, type):
-        return (
-            f"{type(leaf).__name__}, a dataclass that JAX does not know as a pytree: "
-            "register it with jax.tree_util.register_dataclass"
-        )
-    return type(leaf).__name__
-
-
-def leaf_spec(path: Path, leaf: Any, held: str | None = None) -> LeafSpec:
-    """The specification of an array, a Python number or a `jax.ShapeDtypeStruct`."""
-    if isinstance(leaf, _SCALARS) or not hasattr(leaf, "dtype"):
-        leaf = jnp.asarray(leaf)
-    weak_type = bool(getattr(leaf, "weak_type", False))
-    return LeafSpec(path, tuple(leaf.shape), leaf.dtype, weak_type, held)
-
-
-def directions(specs: Sequence[LeafSpec], holomorphic: bool) -> int:
-    """How many directions span the leaves; two an entry where only R-linearity holds."""
-    return sum(
-        spec.size * (2 if is_complex(spec.dtype) and not holomorphic else 1) for spec in specs
-    )
-
-
-def promote(dtypes: Iterable[Any]) -> Any:
-    """The promotion of dtypes on JAX's standard lattice, whatever the promotion setting.
-
-    The 8-bit floats, which promote with nothing, give way to any wider dtype.
-    """
-    distinct = list(dict.fromkeys(map(jnp.dtype, dtypes)))
-    wide = [dtype for dtype in distinct if dtype.itemsize > 1]
-    if len(distinct) > 1 and not wide:
-        return jnp.dtype(jnp.float32)
-    with jax.numpy_dtype_promotion("standard"):
-        return functools.reduce(jnp.promote_types, wide or distinct)
-
-
-def derivative_dtype(output: LeafSpec, source: LeafSpec) -> Any:
-    """The dtype of a block: the promotion of both; weak types (Python floats) do not widen."""
-    if output.weak_type != source.weak_type:
-        strong, weak = (source, output) if output.weak_type else (output, source)
-        with jax.numpy_dtype_promotion("standard"):
-            # A Python scalar type stands for a weak type of its kind.
-            if not is_complex(weak.dtype) or strong.dtype.itemsize > 1:
-                kind = complex if is_complex(weak.dtype) else float
-                return jnp.result_type(strong.dtype, kind)
-    return promote([output.dtype, source.dtype])
-
-
-def block_spec(output: LeafSpec, source: LeafSpec) -> LeafSpec:
-    """The block of an output leaf by a source leaf, as a leaf of the derivative."""
-    return LeafSpec(
-        output.path + source.path,
-        output.shape + source.shape,
-        derivative_dtype(output, source),
-        output.weak_type and source.weak_type,
-    )
-
+LEAF = jtu.tree_structure(0)
+NOTHING = jtu.tree_structure(None)
 
 # Rebuilding -------------------------------------------------------------------
 
@@ -226,31 +57,11 @@ def _unflatten_slowly(treedef: Any, leaves: Iterator[Any]) -> Any:
     kind, metadata = node
     recipe = _dataclass_recipe(kind) if _is_plain_dataclass(kind) else None
     if recipe is None:
-        return jtu.tree_unflatten(one_level_treedef(treedef, len(children)), children)
+        return jtu.tree_unflatten(make_treedef(node, [LEAF] * len(children)), children)
     instance = object.__new__(kind)
     for name, value in zip(recipe[0] + recipe[1], [*children, *metadata], strict=True):
         object.__setattr__(instance, name, value)
     return instance
-
-
-def children_of(node: Any) -> list[tuple[str, Any]]:
-    """The children of a pytree node by name; none of a leaf."""
-    children, _ = jtu.tree_flatten_with_path(node, is_leaf=lambda x: x is not node)
-    return [(component(keys[0]), child) for keys, child in children if keys]
-
-
-def find(node: Any, path: str) -> tuple[Any, Path] | None:
-    """The node under `path`, with the steps that lead to it (a step may contain dots)."""
-    if path == "":
-        return node, ()
-    for name, child in children_of(node):
-        if path == name:
-            return child, (name,)
-        if path.startswith(name + "."):
-            found = find(child, path[len(name) + 1 :])
-            if found is not None:
-                return found[0], (name, *found[1])
-    return None
 
 
 # Structures -------------------------------------------------------------------
@@ -262,6 +73,7 @@ class Tree:
 
     treedef: Any
     leaves: tuple[LeafSpec, ...]
+    depth: int = 0  # how many steps of the leaves' paths lead to the root of this structure
 
     @functools.cached_property
     def selected(self) -> tuple[int, ...]:
@@ -298,38 +110,57 @@ class Tree:
         """The pytree of `jax.ShapeDtypeStruct`s of what is differentiated."""
         return self.unflatten([spec.struct for spec in self.specs])
 
-    def at(self, path: str) -> tuple["Tree", tuple[int, ...]] | None:
-        """The part under `path`, and which of the differentiated leaves it holds.
-
-        Paths of the part's leaves stay those of the whole.
-        """
-        found = find(self.indexed, path)
-        if found is None:
-            return None
-        indices, treedef = jtu.tree_flatten(found[0])
-        part = Tree(treedef, tuple(self.leaves[i] for i in indices))
-        return part, tuple(self.selected.index(i) for i in indices if i in self.selected)
-
-    def rebased(self, depth: int) -> "Tree":
-        """The same with the first `depth` steps of each path left out."""
-        leaves = (dataclasses.replace(leaf, path=leaf.path[depth:]) for leaf in self.leaves)
-        return Tree(self.treedef, tuple(leaves))
-
     @functools.cached_property
-    def indexed(self) -> Any:
+    def _indexed(self) -> Any:
         """The pytree with the number of each leaf in its place."""
         return unflatten(self.treedef, range(len(self.leaves)))
 
+    def children(self) -> list[str]:
+        """The names of the parts one step below the root."""
+        return [name for name, _ in children_of(self._indexed)]
+
+    def at(self, path: str) -> "Part | None":
+        """The part under `path`, `None` if there is none.
+
+        Raises:
+            StructureError: If two leaves have this path, which dict keys with dots can do.
+        """
+        exact = [i for i, leaf in enumerate(self.leaves) if show(leaf.path[self.depth :]) == path]
+        if len(exact) > 1:
+            raise StructureError(f"{path!r} is the path of {len(exact)} leaves; use .tree instead.")
+        if exact:
+            leaf = self.leaves[exact[0]]
+            part, positions = Tree(LEAF, (leaf,), len(leaf.path)), exact
+        else:
+            found = find(self._indexed, path)
+            if found is None:
+                return None
+            positions, treedef = jtu.tree_flatten(found[0])
+            leaves = tuple(self.leaves[i] for i in positions)
+            part = Tree(treedef, leaves, self.depth + len(found[1]))
+        indices = tuple(self.selected.index(i) for i in positions if self.leaves[i].held is None)
+        return Part(part, tuple(positions), indices)
+
+    def rebased(self) -> "Tree":
+        """The same with paths that start at its root."""
+        leaves = (dataclasses.replace(leaf, path=leaf.path[self.depth :]) for leaf in self.leaves)
+        return Tree(self.treedef, tuple(leaves))
+
     def compose(self, inner: "Tree") -> "Tree":
         """The structure of a derivative: `inner` in the place of each differentiated leaf."""
-        stand_in = unflatten(inner.treedef, [0] * len(inner.leaves))
         leaves = (
             leaf if leaf.held is not None else block_spec(outer, leaf)
             for outer in self.specs
             for leaf in inner.leaves
         )
-        nested = self.unflatten([stand_in] * len(self.specs))
-        return Tree(jtu.tree_structure(nested), tuple(leaves))
+        scions = (NOTHING if leaf.held is not None else inner.treedef for leaf in self.leaves)
+        return Tree(_graft(self.treedef, iter(scions)), tuple(leaves))
+
+    def why_held(self) -> str:
+        """Why nothing in this structure is differentiated."""
+        if not self.leaves:
+            return "it holds no arrays (None or empty)"
+        return "held constant: " + ", ".join(dict.fromkeys(str(leaf.held) for leaf in self.leaves))
 
     def collect(self, vector: Any, prefix: Path, call: str) -> list[Array | None]:
         """The leaves of a structured vector, matched with the structure by their paths.
@@ -352,46 +183,53 @@ class Tree:
             path = prefix + tuple(map(component, keys))
             name = repr(show(path)) if path else "the vector"
             if path not in specs:
-                known = nearest(show(path), map(show, specs), "There is nothing to match it with.")
+                known = nearest(show(path), map(show, filter(None, specs)), "It is a single array.")
                 raise StructureError(
-                    f"{call}: {name} of the vector has no counterpart among the "
-                    f"differentiated leaves. {known}"
+                    f"{call}: {name} has no counterpart among the differentiated leaves. {known}"
                 )
             spec = specs[path]
             if spec.held is not None:
                 if is_numeric(value) and is_inexact(jnp.asarray(value).dtype):
                     raise StructureError(
-                        f"{call}: {name} of the vector was not differentiated ({spec.held}); "
+                        f"{call}: {name} was not differentiated ({spec.held}); "
                         "leave it out or give None."
                     )
                 continue
-            found[path] = _fitted(value, spec, name, call)
+            found[path] = fitted(value, spec, f"{call}: {name}")
         return [found.get(spec.path) for spec in self.specs]
 
 
-def _fitted(value: Any, spec: LeafSpec, name: str, call: str) -> Array:
-    if not is_numeric(value):
-        raise StructureError(f"{call}: {name} should be {spec}; got {describe_leaf(value)}.")
-    array = jnp.asarray(value)
-    if array.shape != spec.shape or (is_complex(array.dtype) and not is_complex(spec.dtype)):
-        hint = ""
-        if array.ndim > len(spec.shape) and array.shape[array.ndim - len(spec.shape) :] == spec.shape:
-            hint = " A batch of vectors goes through jax.vmap."
-        raise StructureError(
-            f"{call}: {name} should be {spec}; got {describe_array(array.shape, array.dtype)}.{hint}"
-        )
-    return array.astype(spec.dtype)
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """A part of a structure, and which leaves of the whole are in it."""
+
+    tree: Tree
+    positions: tuple[int, ...]  # among all leaves of the whole
+    indices: tuple[int, ...]  # among its differentiated leaves
+
+    def pick(self, values: Sequence[Any]) -> Any:
+        """The part's structure with its share of one value per differentiated leaf."""
+        return self.tree.unflatten([values[i] for i in self.indices])
+
+    def shifted(self, start: int) -> "Part":
+        """The same in a whole whose differentiated leaves start with `start` others."""
+        return dataclasses.replace(self, indices=tuple(start + i for i in self.indices))
+
+
+def _graft(treedef: Any, scions: Iterator[Any]) -> Any:
+    """The structure with another one in the place of each leaf."""
+    node = treedef.node_data()
+    if node is None:
+        return next(scions) if treedef.num_leaves else treedef
+    return make_treedef(node, [_graft(child, scions) for child in treedef.children()])
 
 
 def arguments_tree(trees: Sequence[tuple[str, Tree]]) -> Tree:
     """A record of the arguments that have something differentiated, as one structure."""
     used = [(name, tree) for name, tree in trees if tree.selected]
-    # The leaves of the record are stand-ins: only its structure is wanted.
-    record = make_record(
-        tuple(name for name, _ in used),
-        tuple(unflatten(tree.treedef, [0] * len(tree.leaves)) for _, tree in used),
-    )
-    return Tree(jtu.tree_structure(record), tuple(leaf for _, tree in used for leaf in tree.leaves))
+    record = jtu.tree_structure(make_record(tuple(name for name, _ in used), (0,) * len(used)))
+    treedef = _graft(record, (tree.treedef for _, tree in used))
+    return Tree(treedef, tuple(leaf for _, tree in used for leaf in tree.leaves))
 
 
 # Values with their structure --------------------------------------------------
@@ -447,16 +285,7 @@ class Values(eqx.Module):
             leaves.insert(i, constant.value)
         return jtu.tree_unflatten(self._treedef, leaves)
 
-
-def missing_part(call: str, kind: str, path: str, names: Iterable[str]) -> NotDifferentiatedError:
-    """The exception for a path that names nothing."""
-    known = nearest(path, names, f"There is no {kind} to name.")
-    return NotDifferentiatedError(f"{call}: no {kind} {path!r}. {known}")
-
-
-def split(flags: Sequence[bool], values: Iterable[Any]) -> tuple[list[Any], list[Any]]:
-    """The values whose flag is set, and the others."""
-    parts: tuple[list[Any], list[Any]] = ([], [])
-    for flag, value in zip(flags, values, strict=True):
-        parts[not flag].append(value)
-    return parts
+    def leaf_paths(self) -> list[Path]:
+        """The paths of the arrays and numbers."""
+        keyed, _ = jtu.tree_flatten_with_path(self.tree)
+        return [tuple(map(component, keys)) for keys, leaf in keyed if is_numeric(leaf)]

@@ -1,0 +1,90 @@
+"""The project's sessions: `nox -s demo` is the main job, `nox -s tests` the tests.
+
+Each session makes an environment of its own and installs what it needs.
+"""
+
+import tempfile
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2024.4.15"
+nox.options.sessions = ["tests", "lint", "typing", "docs"]
+nox.options.default_venv_backend = "virtualenv"
+
+PROJECT = nox.project.load_toml("pyproject.toml")
+
+
+def install(session: nox.Session, *groups: str, extras: str = "") -> None:
+    """Installs the package and the development dependencies of the groups."""
+    session.install(f".{extras}", *nox.project.dependency_groups(PROJECT, *groups))
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """The tests, on two processes, with coverage of the package."""
+    install(session, "tests", extras="[plot]")
+    if session.posargs:
+        session.run("pytest", *session.posargs)
+        return
+    session.run("pytest", "-n", "2", "--cov", "--cov-report=term-missing:skip-covered")
+
+
+@nox.session(name="tests-lowest")
+def tests_lowest(session: nox.Session) -> None:
+    """The tests with the lowest versions that pyproject.toml declares."""
+    declared = [*PROJECT["project"]["dependencies"], *PROJECT["project"]["optional-dependencies"]["plot"]]
+    session.install(*(requirement.replace(">=", "==") for requirement in declared))
+    session.install("--no-deps", ".")
+    session.install(*nox.project.dependency_groups(PROJECT, "tests"))
+    session.run("pytest", "-n", "2", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style and formatting."""
+    session.install(*nox.project.dependency_groups(PROJECT, "lint"))
+    session.run("ruff", "check", *session.posargs)
+    session.run("ruff", "format", "--check")
+
+
+@nox.session
+def typing(session: nox.Session) -> None:
+    """Static types, strictly on the package."""
+    install(session, "typing", "tests", extras="[plot]")
+    session.run("pyright", *session.posargs)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The documentation, every example of it executed; `-- serve` shows it while it is edited."""
+    install(session, "docs", extras="[plot]")
+    if "serve" in session.posargs:
+        session.run("mkdocs", "serve")
+        return
+    session.run("mkdocs", "build", "--strict")
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """The main job: a nonlinear regression with the structured Jacobian, on published data."""
+    install(session, extras="[plot]")
+    session.run("python", "examples/enzyme_kinetics.py", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Run times and first calls as ratios to plain JAX, interleaved in one run."""
+    install(session)
+    session.run("python", "benchmarks/run.py", *session.posargs)
+
+
+@nox.session(default=False)
+def wheel(session: nox.Session) -> None:
+    """Builds the wheel and imports it from an environment that holds nothing else."""
+    session.install("build")
+    with tempfile.TemporaryDirectory() as folder:
+        session.run("python", "-m", "build", "--wheel", "--outdir", folder)
+        (path,) = Path(folder).glob("*.whl")
+        session.install(str(path))
+        session.run("python", "-c", "import autodiffkit; print(autodiffkit.__version__)")

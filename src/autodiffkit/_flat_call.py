@@ -1,0 +1,245 @@
+"""The user's call as a flat function of arrays, and the structure of what it returned."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import jax.tree_util as jtu
+from jaxtyping import Array
+
+from autodiffkit._errors import (
+    NotDifferentiableError,
+    SelectionError,
+    columns,
+    listed,
+    nearest,
+)
+from autodiffkit._leaves import (
+    LeafSpec,
+    describe_leaf,
+    is_array,
+    is_complex,
+    is_inexact,
+    is_numeric,
+    leaf_spec,
+)
+from autodiffkit._linear_map import StructuredMap
+from autodiffkit._paths import Path, all_parts, component, names_part, show
+from autodiffkit._plan import Ends
+from autodiffkit._signature import BoundCall, Inputs
+from autodiffkit._trees import Tree, Values
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """The options of a transform, in hashable form."""
+
+    wrt: Any = None
+    of: Any = None
+    mode: str = "auto"
+    has_aux: bool = False
+    holomorphic: bool = False
+    scalar: bool = False  # whether the transform needs one scalar output
+
+
+class FlatCall:
+    """The bound call as a flat function; after it has run, the structure of its output."""
+
+    outputs: Tree
+
+    def __init__(self, call: str, name: str, bound: BoundCall, options: Options) -> None:
+        self.call = call
+        self.name = name
+        self.inputs: Inputs = bound.inputs
+        self.selected: Sequence[Any] = bound.selected
+        self.holomorphic = options.holomorphic
+        self.mode = options.mode
+        self._bound = bound
+        self._options = options
+        self._passive: list[Any] = []  # leaves of value and aux that are no traced arrays
+        self._treedefs: tuple[Any, Any] = (None, None)
+
+    def __call__(self, *selected: Array) -> tuple[list[Array], list[Any]]:
+        """Runs the user's function: the outputs to differentiate, and the other arrays."""
+        out = self._bound.evaluate(selected)
+        aux: Any = None
+        if self._options.has_aux:
+            if not isinstance(out, tuple) or len(out) != 2:  # pyright: ignore[reportUnknownArgumentType]  # a tuple of any kind
+                raise NotDifferentiableError(
+                    f"{self.call}: has_aux=True needs the function to return a pair "
+                    f"(output, aux); it returned {describe_leaf(out)}."
+                )
+            out, aux = out  # pyright: ignore[reportUnknownVariableType]  # as above
+        self.outputs, leaves = _flatten_output(self.call, out, self._options.of)
+        self._check_outputs()
+        aux_leaves, aux_treedef = jtu.tree_flatten(aux)
+        self._treedefs = (self.outputs.treedef, aux_treedef)
+        differentiated = [jnp.asarray(leaves[i]) for i in self.outputs.selected]
+        for i in self.outputs.selected:
+            leaves[i] = _Slot
+        self._passive = [_Traced if is_array(x) else x for x in (*leaves, *aux_leaves)]
+        rest = [x for x in (*leaves, *aux_leaves) if is_array(x)]
+        return differentiated, rest
+
+    def values(self, outs: Sequence[Any], rest: Sequence[Any]) -> tuple[Values, Values]:
+        """The function's value and the auxiliary data, put together again."""
+        outs_left, rest_left = iter(outs), iter(rest)
+        leaves = [
+            next(outs_left) if x is _Slot else next(rest_left) if x is _Traced else x
+            for x in self._passive
+        ]
+        count = len(self.outputs.leaves)
+        value_treedef, aux_treedef = self._treedefs
+        return (
+            Values(jtu.tree_unflatten(value_treedef, leaves[:count])),
+            Values(jtu.tree_unflatten(aux_treedef, leaves[count:])),
+        )
+
+    @property
+    def held(self) -> list[tuple[str, str]]:
+        """What is held constant, for the plan."""
+        rows: list[tuple[str, str]] = []
+        for argument in self.inputs.arguments:
+            if argument.held is not None:
+                rows.append((argument.name, argument.held))
+            rows += [(show(x.path), x.held) for x in argument.tree.leaves if x.held is not None]
+        return rows
+
+    @property
+    def structs(self) -> list[Any]:
+        """What has to be traced although it is not differentiated, in a call to `.plan`."""
+        return self._bound.structs
+
+    def with_structs(self, values: Sequence[Any]) -> "FlatCall":
+        """The same call with values in the place of `structs`."""
+        bound = self._bound.with_structs(values)
+        return FlatCall(self.call, self.name, bound, self._options)
+
+    @property
+    def ends(self) -> Ends:
+        """What the first derivative is swept from and to."""
+        return Ends(self.inputs.specs, self.outputs.specs, self.holomorphic)
+
+    def _check_outputs(self) -> None:
+        """Refuses what has no derivative of the kind that was asked for."""
+        if self._options.scalar:
+            self._check_scalar()
+        sources = [spec for spec in self.inputs.specs if is_complex(spec.dtype)]
+        targets = [spec for spec in self.outputs.specs if is_complex(spec.dtype)]
+        if self.holomorphic:
+            real = [
+                (f"{kind} {show(spec.path)}".rstrip(), str(spec))
+                for kind, specs in (("input", self.inputs.specs), ("output", self.outputs.specs))
+                for spec in specs
+                if not is_complex(spec.dtype)
+            ]
+            if real:
+                raise NotDifferentiableError(
+                    f"{self.call}: holomorphic=True needs complex inputs and outputs. Convert "
+                    "these to complex, or leave them out of wrt or of." + listed(columns(real))
+                )
+        elif sources and targets:
+            rows = [("input " + show(spec.path), str(spec)) for spec in sources]
+            rows += [(f"output {show(spec.path)}".rstrip(), str(spec)) for spec in targets]
+            raise NotDifferentiableError(
+                f"{self.call}: a complex output of a complex input has a derivative only where "
+                "the function is holomorphic. Pass holomorphic=True if it is; otherwise "
+                "differentiate real and imaginary parts." + listed(columns(rows))
+            )
+
+    def _check_scalar(self) -> None:
+        specs = self.outputs.specs
+        if len(specs) == 1 and specs[0].shape == ():
+            if is_complex(specs[0].dtype) and not self.holomorphic:
+                raise NotDifferentiableError(
+                    f"{self.call}: a gradient needs a real output; the function returned "
+                    f"{specs[0]}. adk.jacobian differentiates a complex output."
+                )
+            return
+        rows = [(show(spec.path) or "output", str(spec)) for spec in specs]
+        several = " or choose one with of=" if len(specs) > 1 else ""
+        single = ""
+        if len(specs) == 1 and specs[0].size == 1:
+            single = ", or make the output a scalar with .squeeze()"
+        raise NotDifferentiableError(
+            f"{self.call}: this needs one scalar output, and the function returned the "
+            f"following. Use adk.jacobian or adk.hessian, which take any{several}{single}."
+            + listed(columns(rows))
+        )
+
+
+class _Slot:
+    """Stands for an output that is differentiated."""
+
+
+class _Traced:
+    """Stands for an array that the function returned besides."""
+
+
+def _flatten_output(call: str, out: Any, of: Any) -> tuple[Tree, list[Any]]:
+    """The leaves of the output and which of them are differentiated."""
+    paths, leaves, treedef = _named_leaves(out)
+    specs: list[LeafSpec] = []
+    for path, leaf in zip(paths, leaves, strict=True):
+        if not is_numeric(leaf):
+            specs.append(LeafSpec(path, held=describe_leaf(leaf)))
+            continue
+        spec = leaf_spec(path, leaf)
+        if not is_inexact(spec.dtype):
+            spec = dataclasses.replace(spec, held=str(spec))
+        specs.append(spec)
+    if not any(spec.held is None for spec in specs):
+        rows = [(show(spec.path) or "output", str(spec.held)) for spec in specs]
+        what = (
+            "no array at all"
+            if not any(spec.dtype is not None for spec in specs)
+            else ("no floating-point array")
+        )
+        returned = "" if rows else f" It returned {out!r}."
+        raise NotDifferentiableError(
+            f"{call}: the function returned {what}, so there is nothing to differentiate."
+            f"{returned}" + listed(columns(rows))
+        )
+    if of is not None:
+        specs = _select_outputs(call, of, specs)
+    return Tree(treedef, tuple(specs)), leaves
+
+
+def _named_leaves(out: Any) -> tuple[list[Path], list[Any], Any]:
+    """The leaves of the output by path; those of a derivative under the names that it uses."""
+    keyed, _ = jtu.tree_flatten_with_path(out, is_leaf=lambda x: isinstance(x, StructuredMap))
+    paths: list[Path] = []
+    for keys, node in keyed:
+        path = tuple(map(component, keys))
+        inside = node.leaf_paths() if isinstance(node, StructuredMap) else [()]
+        paths += [path + rest for rest in inside]
+    leaves, treedef = jtu.tree_flatten(out)
+    return paths, leaves, treedef
+
+
+def _select_outputs(call: str, of: Any, specs: list[LeafSpec]) -> list[LeafSpec]:
+    chosen: set[int] = set()
+    for pattern in (of,) if isinstance(of, str) else of:
+        matched = [i for i, spec in enumerate(specs) if names_part(pattern, spec.path)]
+        if not matched:
+            raise SelectionError(
+                f"{call}: of={pattern!r} matches no output. "
+                + nearest(
+                    pattern,
+                    all_parts(spec.path for spec in specs),
+                    "The output is a single array without a name; leave of out.",
+                )
+            )
+        usable = {i for i in matched if specs[i].held is None}
+        if not usable:
+            rows = [(show(specs[i].path), str(specs[i].held)) for i in matched]
+            raise NotDifferentiableError(
+                f"{call}: of={pattern!r} matches no output that can be differentiated:"
+                + listed(columns(rows))
+            )
+        chosen |= usable
+    return [
+        spec if i in chosen or spec.held else dataclasses.replace(spec, held="not in of")
+        for i, spec in enumerate(specs)
+    ]

@@ -1,0 +1,172 @@
+"""Leaves by their specification: shape, dtype, and whether they can be differentiated."""
+
+import dataclasses
+import functools
+import inspect
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from autodiffkit._errors import StructureError
+from autodiffkit._paths import Path
+
+_SCALARS = (bool, int, float, complex)
+
+
+def is_array(leaf: Any) -> bool:
+    """Whether JAX takes the leaf as an array of its own accord."""
+    if isinstance(leaf, (np.ndarray, np.generic)):
+        return leaf.dtype.kind in "biufc" or is_inexact(leaf.dtype)
+    return isinstance(leaf, jax.Array) or hasattr(leaf, "__jax_array__")
+
+
+def is_numeric(leaf: Any) -> bool:
+    """Whether the leaf is an array or a Python number."""
+    return is_array(leaf) or isinstance(leaf, _SCALARS)
+
+
+def is_inexact(dtype: Any) -> bool:
+    """Whether values of this dtype have derivatives."""
+    return jnp.issubdtype(dtype, jnp.inexact)
+
+
+def is_complex(dtype: Any) -> bool:
+    """Whether the dtype is complex."""
+    return jnp.issubdtype(dtype, jnp.complexfloating)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LeafSpec:
+    """What is known of a leaf without its values.
+
+    `held` is the reason why it is not differentiated, `None` if it is. `dtype` is `None`
+    for what is not an array.
+
+    Two specifications are equal if results with them have the same arrays: weak types, and
+    what is known of a leaf that is held (whose value may be an `int` in one call and a
+    traced integer in the next), make no difference.
+    """
+
+    path: Path
+    shape: tuple[int, ...] = ()
+    dtype: Any = None
+    weak_type: bool = False
+    held: str | None = None
+
+    @property
+    def _key(self) -> tuple[Any, ...]:
+        return (self.path, self.shape, self.dtype) if self.held is None else (self.path,)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, LeafSpec) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    @property
+    def size(self) -> int:
+        """The number of entries."""
+        return math.prod(self.shape)
+
+    @property
+    def struct(self) -> jax.ShapeDtypeStruct:
+        """Shape and dtype in JAX's terms."""
+        return jax.ShapeDtypeStruct(self.shape, self.dtype)
+
+    def __str__(self) -> str:
+        return describe_array(self.shape, self.dtype)
+
+
+def describe_array(shape: Sequence[int], dtype: Any) -> str:
+    """`float32[3, 2]`."""
+    return f"{dtype}[{', '.join(map(str, shape))}]"
+
+
+def describe_leaf(leaf: Any) -> str:
+    """What arrived, for a message: dtype and shape, or what kind of object it is."""
+    if is_array(leaf) or isinstance(leaf, jax.ShapeDtypeStruct):
+        return str(leaf_spec((), leaf))
+    if inspect.isroutine(leaf) or isinstance(leaf, functools.partial):
+        return "a function"
+    if dataclasses.is_dataclass(leaf) and not isinstance(leaf, type):
+        return (
+            f"a {type(leaf).__name__}, a dataclass that is no pytree "
+            "(jax.tree_util.register_dataclass makes it one)"
+        )
+    return f"{'an' if type(leaf).__name__[0] in 'aeiou' else 'a'} {type(leaf).__name__}"
+
+
+def leaf_spec(path: Path, leaf: Any) -> LeafSpec:
+    """The specification of an array, a Python number or a `jax.ShapeDtypeStruct`."""
+    if isinstance(leaf, _SCALARS) or not hasattr(leaf, "dtype"):
+        leaf = jnp.asarray(leaf)
+    dtype = leaf.dtype
+    if not jax.dtypes.issubdtype(dtype, jax.dtypes.extended):
+        # NumPy's float64 becomes float32 unless x64 is enabled.
+        dtype = jax.dtypes.canonicalize_dtype(dtype)
+    weak_type = bool(getattr(leaf, "weak_type", False))
+    return LeafSpec(path, tuple(leaf.shape), dtype, weak_type)
+
+
+def directions(specs: Sequence[LeafSpec], holomorphic: bool) -> int:
+    """How many directions span the leaves; two an entry where only R-linearity holds."""
+    return sum(
+        spec.size * (2 if is_complex(spec.dtype) and not holomorphic else 1) for spec in specs
+    )
+
+
+def promote(dtypes: Iterable[Any]) -> Any:
+    """The promotion of dtypes on JAX's standard lattice, whatever the promotion setting.
+
+    The 8-bit floats, which promote with nothing, give way to any wider dtype.
+    """
+    distinct = list(dict.fromkeys(map(jnp.dtype, dtypes)))
+    wide = [dtype for dtype in distinct if dtype.itemsize > 1]
+    if len(distinct) > 1 and not wide:
+        return jnp.dtype(jnp.float32)
+    with jax.numpy_dtype_promotion("standard"):
+        return functools.reduce(jnp.promote_types, wide or distinct)
+
+
+def derivative_dtype(output: LeafSpec, source: LeafSpec) -> Any:
+    """The dtype of a block: the promotion of both; weak types (Python floats) do not widen."""
+    if output.weak_type != source.weak_type:
+        strong, weak = (source, output) if output.weak_type else (output, source)
+        with jax.numpy_dtype_promotion("standard"):
+            # A Python scalar type stands for a weak type of its kind.
+            if not is_complex(weak.dtype) or strong.dtype.itemsize > 1:
+                kind = complex if is_complex(weak.dtype) else float
+                return jnp.result_type(strong.dtype, kind)
+    return promote([output.dtype, source.dtype])
+
+
+def block_spec(output: LeafSpec, source: LeafSpec) -> LeafSpec:
+    """The block of an output leaf by a source leaf, as a leaf of the derivative."""
+    return LeafSpec(
+        output.path + source.path,
+        output.shape + source.shape,
+        derivative_dtype(output, source),
+        output.weak_type and source.weak_type,
+    )
+
+
+def fitted(value: Any, spec: LeafSpec, name: str) -> Array:
+    """A leaf of a vector as an array of the specified shape and dtype.
+
+    Raises:
+        StructureError: If it has another shape, or is complex where the leaf is real.
+    """
+    if not is_numeric(value):
+        raise StructureError(f"{name} should be {spec}; got {describe_leaf(value)}.")
+    array = jnp.asarray(value)
+    if array.shape == spec.shape and (is_complex(spec.dtype) or not is_complex(array.dtype)):
+        return array.astype(spec.dtype)
+    batched = array.ndim > len(spec.shape) and array.shape[array.ndim - len(spec.shape) :]
+    hint = " A batch of vectors goes through jax.vmap." if batched == spec.shape else ""
+    received = describe_array(array.shape, array.dtype)
+    raise StructureError(f"{name} should be {spec}; got {received}.{hint}")

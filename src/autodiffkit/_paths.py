@@ -1,0 +1,76 @@
+"""Paths into pytrees, as people write them: `params.layers.0.weight`."""
+
+import fnmatch
+from collections.abc import Iterable
+from typing import Any
+
+import jax.tree_util as jtu
+
+from autodiffkit._errors import NotDifferentiatedError, nearest
+
+Path = tuple[str, ...]
+
+
+def component(key: Any) -> str:
+    """One step of a path, as people write it: a field, a dict key or an index."""
+    match key:
+        case jtu.DictKey() | jtu.FlattenedIndexKey():
+            return str(key.key)
+        case jtu.SequenceKey():
+            return str(key.idx)
+        case jtu.GetAttrKey():
+            return key.name
+        case _:
+            return str(key)
+
+
+def show(path: Path) -> str:
+    """`("params", "w")` as `"params.w"`."""
+    return ".".join(path)
+
+
+def is_glob(pattern: str) -> bool:
+    """Whether `pattern` has a wildcard of `fnmatch`."""
+    return any(character in pattern for character in "*?[")
+
+
+def names_part(pattern: str, path: Path) -> bool:
+    """Whether `pattern` is the path of the leaf or of a node that contains it.
+
+    A wildcard may stand for several steps, as in `fnmatch`.
+    """
+    parts = (show(path[:n]) for n in range(1, len(path) + 1))
+    if is_glob(pattern):
+        return any(part == pattern or fnmatch.fnmatchcase(part, pattern) for part in parts)
+    return pattern in parts
+
+
+def all_parts(paths: Iterable[Path]) -> list[str]:
+    """Every path that names something: the leaves and the nodes above them."""
+    return list(dict.fromkeys(show(path[:n]) for path in paths for n in range(1, len(path) + 1)))
+
+
+def children_of(node: Any) -> list[tuple[str, Any]]:
+    """The children of a pytree node by name; none of a leaf."""
+    children, _ = jtu.tree_flatten_with_path(node, is_leaf=lambda x: x is not node)
+    return [(component(keys[0]), child) for keys, child in children if keys]
+
+
+def find(node: Any, path: str) -> tuple[Any, Path] | None:
+    """The node under `path`, with the steps that lead to it (a step may contain dots)."""
+    if path == "":
+        return node, ()
+    for name, child in children_of(node):
+        if path == name:
+            return child, (name,)
+        if path.startswith(name + "."):
+            found = find(child, path[len(name) + 1 :])
+            if found is not None:
+                return found[0], (name, *found[1])
+    return None
+
+
+def missing(call: str, kind: str, path: str, names: Iterable[str]) -> NotDifferentiatedError:
+    """The exception for a path that names nothing."""
+    known = nearest(path, names, f"There is no {kind} to name.")
+    return NotDifferentiatedError(f"{call}: no {kind} {path!r}. {known}")

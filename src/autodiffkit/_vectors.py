@@ -1,0 +1,147 @@
+"""Structured vectors and the products of blocks with them."""
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from autodiffkit._errors import StructureError
+from autodiffkit._leaves import LeafSpec, is_complex, promote
+from autodiffkit._paths import show
+from autodiffkit._records import Record
+from autodiffkit._trees import Tree
+
+Labels = tuple[tuple[str, slice], ...]
+
+
+def collect_vector(space: Tree, vector: Any, call: str) -> list[Array | None]:
+    """The leaves of a structured vector in the order of the space; absent ones are `None`.
+
+    A space whose structure is a record (the arguments) also takes a dict by argument name
+    and, when there is one argument only, that argument bare.
+    """
+    names = _record_names(space)
+    if names is None or isinstance(vector, Record):
+        return space.collect(vector, (), call)
+    by_name = isinstance(vector, dict)
+    if len(names) == 1 and not (by_name and names[0] in vector and _fits(space, vector, call)):
+        return space.collect(vector, names, call)
+    if not by_name:
+        example = ", ".join(f"{name}=..." for name in names)
+        raise StructureError(
+            f"{call}: several arguments were differentiated ({', '.join(names)}); name what "
+            f"the vector holds: ({example}), a dict by name, or an adk.Record."
+        )
+    return space.collect(vector, (), call)
+
+
+def _record_names(space: Tree) -> tuple[str, ...] | None:
+    node = space.treedef.node_data()
+    return node[1] if node is not None and node[0] is Record else None
+
+
+def _fits(space: Tree, vector: Any, call: str) -> bool:
+    try:
+        space.collect(vector, (), call)
+    except StructureError:
+        return False
+    return True
+
+
+def filled(vector: list[Array | None], specs: Sequence[LeafSpec]) -> list[Array]:
+    return [
+        jnp.zeros(spec.shape, spec.dtype) if leaf is None else leaf
+        for leaf, spec in zip(vector, specs, strict=True)
+    ]
+
+
+def multiply(
+    blocks: Sequence[Sequence[Array]],
+    vector: list[Array | None],
+    outs: Sequence[LeafSpec],
+    *,
+    transpose: bool,
+) -> list[Array]:
+    """The product of blocks, or of their transpose, with a vector of leaves.
+
+    Products have the highest precision, and low-precision dtypes accumulate in float32.
+    A product that is complex where the result is real keeps its real part: that is the
+    derivative along the vector (JAX's conventions for maps between real and complex).
+    """
+    results: list[Array] = []
+    for i, spec in enumerate(outs):
+        total: Array | None = None
+        for j, leaf in enumerate(vector):
+            if leaf is None:
+                continue
+            block = blocks[j][i] if transpose else blocks[i][j]
+            # block has axes [output..., source...]; what is contracted comes last or first
+            left, right = (leaf, block) if transpose else (block, leaf)
+            dtype = promote([left.dtype, right.dtype])
+            wide = promote([dtype, jnp.float32])
+            term = jnp.tensordot(
+                left.astype(dtype),
+                right.astype(dtype),
+                axes=leaf.ndim,
+                precision=jax.lax.Precision.HIGHEST,
+                preferred_element_type=wide,
+            )
+            total = term if total is None else _sum(total, term)
+        if total is None:
+            total = jnp.zeros(spec.shape, spec.dtype)
+        elif is_complex(total.dtype) and not is_complex(spec.dtype):
+            total = total.real
+        results.append(total.astype(spec.dtype))
+    return results
+
+
+def _sum(left: Array, right: Array) -> Array:
+    dtype = promote([left.dtype, right.dtype])
+    return left.astype(dtype) + right.astype(dtype)
+
+
+def matrix(
+    blocks: Sequence[Sequence[Array]], sources: Sequence[LeafSpec], targets: Sequence[LeafSpec]
+) -> Array:
+    """The blocks as one matrix, in the dtype that all of them promote to."""
+    dtype = promote(block.dtype for row in blocks for block in row)
+    # block has axes [output..., source...]; the matrix [row, column]
+    rows = [
+        jnp.concatenate(
+            [
+                block.reshape(target.size, source.size).astype(dtype)
+                for block, source in zip(row, sources, strict=True)
+            ],
+            axis=1,
+        )
+        for row, target in zip(blocks, targets, strict=True)
+    ]
+    return jnp.concatenate(rows, axis=0)
+
+
+def labels(specs: Sequence[LeafSpec]) -> Labels:
+    """Paths of leaves laid end to end, each with its slice."""
+    ends = list(itertools.accumulate(spec.size for spec in specs))
+    starts = [0, *ends]
+    return tuple(
+        (show(spec.path), slice(start, end))
+        for spec, start, end in zip(specs, starts, ends, strict=False)
+    )
+
+
+def refuse_batched(name: str, arrays: Sequence[Any], shapes: Sequence[tuple[int, ...]]) -> None:
+    """Refuses matrix methods on a result that `vmap` has batched.
+
+    Raises:
+        StructureError: If an array does not have the shape that it was made with.
+    """
+    for array, shape in zip(arrays, shapes, strict=True):
+        if jnp.shape(array) != shape:
+            raise StructureError(
+                f"{name}: this result has an array of shape {list(jnp.shape(array))} where its "
+                f"structure says {list(shape)}. After jax.vmap it is still a pytree, but its "
+                "matrix methods belong inside the function that is mapped."
+            )

@@ -1,0 +1,43 @@
+"""Strict settings for every test: promotion, warnings, compilation cache, printed seeds."""
+
+import os
+import random
+import tempfile
+from collections.abc import Callable, Iterator
+
+import jax
+import pytest
+
+_SEED = int(os.environ.get("AUTODIFFKIT_TEST_SEED", random.SystemRandom().randrange(2**31)))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # The workers of a run share one cache; a later run starts with an empty one.
+    if not hasattr(config, "workerinput"):
+        cache = tempfile.TemporaryDirectory(prefix="autodiffkit-cache-")
+        config.add_cleanup(cache.cleanup)
+        os.environ["AUTODIFFKIT_TEST_CACHE"] = cache.name
+        os.environ["AUTODIFFKIT_TEST_SEED"] = str(_SEED)
+    jax.config.update("jax_compilation_cache_dir", os.environ["AUTODIFFKIT_TEST_CACHE"])
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    jax.config.update("jax_numpy_dtype_promotion", "strict")
+    jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def pytest_report_header() -> str:
+    return f"random seed: {os.environ['AUTODIFFKIT_TEST_SEED']} (AUTODIFFKIT_TEST_SEED repeats it)"
+
+
+@pytest.fixture
+def getkey(request: pytest.FixtureRequest) -> Callable[[], jax.Array]:
+    """New random keys, different in each test and the same for the same seed."""
+    seed = f"{os.environ['AUTODIFFKIT_TEST_SEED']} {request.node.nodeid}"
+    numbers = random.Random(seed)
+    return lambda: jax.random.key(numbers.randrange(2**31))
+
+
+@pytest.fixture(params=["float32", "float64"])
+def dtype(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Both widths; the wider one with x64 enabled."""
+    with jax.enable_x64(request.param == "float64"):
+        yield request.param
