@@ -169,7 +169,10 @@ def identity(x):
     return x
 
 
-@case(arrays((2, 2, 2)), closed=lambda x: {"x": 3 * np.einsum("ai,bj,ck,ijk->abcijk", *3 * [np.eye(2)], x**2)})
+@case(
+    arrays((2, 2, 2)),
+    closed=lambda x: {"x": 3 * np.einsum("ai,bj,ck,ijk->abcijk", *3 * [np.eye(2)], x**2)},
+)
 def cube_of_tensor(x):
     return x**3
 
@@ -481,7 +484,12 @@ def auxiliary(x):
 
 @case(lambda d: (array(3)(d),))
 def several_outputs(x):
-    return {"energy": jnp.sum(x**2), "forces": [x * 2, jnp.cos(x)], "count": jnp.arange(2), "note": "n"}
+    return {
+        "energy": jnp.sum(x**2),
+        "forces": [x * 2, jnp.cos(x)],
+        "count": jnp.arange(2),
+        "note": "n",
+    }
 
 
 @case(lambda d: (array(3)(d), array(3)(d)))
