@@ -104,7 +104,7 @@ def residual(
 def fit(
     experiment: Experiment,
     steps: int = 50,
-    report: Callable[[str], None] = lambda line: None,
+    report: Callable[[str], None] = lambda _: None,
 ) -> Fit:
     """Least squares by Levenberg and Marquardt, with Marquardt's scaling of the damping.
 
@@ -125,8 +125,8 @@ def fit(
     data = (experiment.concentration, experiment.rate)
     jacobian = jax.jit(adk.jacobian(residual, wrt="kinetics"))
     kinetics, damping = experiment.start, 1e-3
-    J = jacobian(kinetics, *data)
-    rss = float(J.value @ J.value)
+    here = jacobian(kinetics, *data)
+    rss = float(here.value @ here.value)
     report(f"step  {'rss':>12}  {'vmax':>9}  {'km':>9}  damping")
     for step in range(steps):
         report(
@@ -134,22 +134,22 @@ def fit(
             f"{damping:.0e}"
         )
         # Least squares on the Jacobian over the damping, which needs no normal equations.
-        matrix = J.as_matrix()
+        matrix = here.as_matrix()
         scale = jnp.linalg.norm(matrix, axis=0)
         damped = jnp.concatenate([matrix, jnp.diag(damping**0.5 * scale)])
-        target = jnp.concatenate([-J.value, jnp.zeros(2)])
-        change = as_kinetics(J, jnp.linalg.lstsq(damped, target)[0])
+        target = jnp.concatenate([-here.value, jnp.zeros(2)])
+        change = as_kinetics(here, jnp.linalg.lstsq(damped, target)[0])
         moved = Kinetics(kinetics.vmax + change.vmax, kinetics.km + change.km)
         trial = jacobian(moved, *data)
         trial_rss = float(trial.value @ trial.value)
         # What the linear model still promises, relative to what is there.
-        promise = jnp.linalg.norm(J.mv(kinetics=change)) / jnp.linalg.norm(J.value)
+        promise = jnp.linalg.norm(here.mv(kinetics=change)) / jnp.linalg.norm(here.value)
         if trial_rss <= rss:
-            kinetics, J, rss, damping = moved, trial, trial_rss, damping / 10
+            kinetics, here, rss, damping = moved, trial, trial_rss, damping / 10
         else:
             damping *= 10
         if promise < 1e-7:
-            return _summary(kinetics, J, rss)
+            return _summary(kinetics, here, rss)
     raise RuntimeError(f"no convergence in {steps} steps")
 
 
@@ -196,10 +196,10 @@ def draw(results: Sequence[tuple[Experiment, Fit]], path: Path) -> None:
         axes.plot(experiment.concentration, experiment.rate, "o", color=colour)
         curve = michaelis_menten(grid, result.parameters)
         # The band of one standard error of the curve, from its own Jacobian.
-        J = adk.jacobian(michaelis_menten, wrt="kinetics")(grid, result.parameters).as_matrix()
+        slopes = adk.jacobian(michaelis_menten, wrt="kinetics")(grid, result.parameters).as_matrix()
         fitted = result.jacobian.as_matrix()
         covariance = result.residual_error**2 * jnp.linalg.inv(fitted.T @ fitted)
-        band = jnp.sqrt(jnp.einsum("ij,jk,ik->i", J, covariance, J))
+        band = jnp.sqrt(jnp.einsum("ij,jk,ik->i", slopes, covariance, slopes))
         axes.plot(grid, curve, color=colour, label=experiment.name)
         axes.fill_between(grid, curve - band, curve + band, color=colour, alpha=0.2, lw=0)
     axes.set_xlabel("substrate concentration [ppm]")

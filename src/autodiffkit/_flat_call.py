@@ -65,12 +65,12 @@ class FlatCall:
         out = self._bound.evaluate(selected)
         aux: Any = None
         if self._options.has_aux:
-            if not isinstance(out, tuple) or len(out) != 2:  # pyright: ignore[reportUnknownArgumentType]  # a tuple of any kind
+            if not isinstance(out, tuple) or len(out) != 2:
                 raise NotDifferentiableError(
                     f"{self.call}: has_aux=True needs the function to return a pair "
                     f"(output, aux); it returned {describe_leaf(out)}."
                 )
-            out, aux = out  # pyright: ignore[reportUnknownVariableType]  # as above
+            out, aux = out
         self.outputs, leaves = _flatten_output(self.call, out, self._options.of)
         self._check_outputs()
         aux_leaves, aux_treedef = jtu.tree_flatten(aux)

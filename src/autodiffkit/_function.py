@@ -56,7 +56,8 @@ def as_function(f: Callable[..., Any]) -> Function:
         return Function(name_of(f), f, None, source)
     if isinstance(f, eqx.Module):
         # Through the class, so that a copy of the module with other leaves can be called.
-        return _unambiguous(Function(name_of(f), type(f).__call__, ("self", f), f))
+        module: Any = f
+        return _unambiguous(Function(name_of(f), type(module).__call__, ("self", module), module))
     return Function(name_of(f), f, None, f)
 
 
@@ -95,7 +96,7 @@ class BoundMethod(eqx.Module):
         return types.MethodType(self.__func__, self.__self__)
 
     @property
-    def __name__(self) -> str:
+    def __name__(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]  # as functions do
         return name_of(self.__func__)
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:

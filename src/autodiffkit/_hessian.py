@@ -108,6 +108,9 @@ class Hessian(Derivative):
     def of(self, path: str, /) -> Self:
         """The Hessian of a part of the output, by path.
 
+        Returns:
+            A Hessian whose output is that part.
+
         Raises:
             NotDifferentiatedError: If there is no such output, or it was not differentiated.
         """
@@ -123,6 +126,9 @@ class Hessian(Derivative):
 
         The outputs' entries come in the order of their leaves; rows and columns follow the
         differentiated leaves with the arguments in signature order, each leaf in C order.
+
+        Returns:
+            The matrix.
         """
         self._refuse_batched()
         sources = self._domain.specs
@@ -218,6 +224,9 @@ class HessianRow(eqx.Module):
 
     def wrt(self, path: str, /) -> Any:
         """The blocks by the second argument, or by a part of it.
+
+        Returns:
+            The blocks in the structure of both parts, inside that of the output.
 
         Raises:
             NotDifferentiatedError: If nothing there was differentiated; it says why.

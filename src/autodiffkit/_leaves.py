@@ -106,7 +106,7 @@ def leaf_spec(path: Path, leaf: Any) -> LeafSpec:
     if isinstance(leaf, _SCALARS) or not hasattr(leaf, "dtype"):
         leaf = jnp.asarray(leaf)
     dtype = leaf.dtype
-    if not jax.dtypes.issubdtype(dtype, jax.dtypes.extended):
+    if not jnp.issubdtype(dtype, jax.dtypes.extended):
         # NumPy's float64 becomes float32 unless x64 is enabled.
         dtype = jax.dtypes.canonicalize_dtype(dtype)
     weak_type = bool(getattr(leaf, "weak_type", False))

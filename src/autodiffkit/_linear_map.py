@@ -1,5 +1,6 @@
 """What every derivative is: a linear map between structured spaces."""
 
+import abc
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -44,22 +45,31 @@ class StructuredMap(eqx.Module):
     # To be supplied: the two spaces, and the products of flat leaves.
 
     @property
+    @abc.abstractmethod
     def _domain(self) -> Tree:
-        raise AttributeError("_domain")
+        """What is multiplied."""
 
     @property
+    @abc.abstractmethod
     def _codomain(self) -> Tree:
-        raise AttributeError("_codomain")
+        """What the product is."""
 
     @property
+    @abc.abstractmethod
     def _name(self) -> str:
-        raise AttributeError("_name")
+        """The derivative, for messages."""
 
+    @abc.abstractmethod
     def _apply(self, tangents: list[Array | None]) -> list[Array]:
-        raise AttributeError("_apply")
+        """The product, leaf by leaf; `None` is zero."""
 
+    @abc.abstractmethod
     def _apply_transpose(self, cotangents: list[Array | None]) -> list[Array]:
-        raise AttributeError("_apply_transpose")
+        """The product of the transpose."""
+
+    @abc.abstractmethod
+    def as_matrix(self) -> Array:
+        """The matrix of the map on its leaves laid end to end."""
 
     def leaf_paths(self) -> list[Path]:
         """The names of the leaves, for a function that returns a derivative."""
@@ -114,15 +124,14 @@ class StructuredMap(eqx.Module):
         """The transpose (not conjugated), with `mv`, `rmv`, `T` and `as_matrix`."""
         return Transposed(self)
 
-    def as_matrix(self) -> Array:
-        """The matrix of the map on its leaves laid end to end."""
-        raise AttributeError("as_matrix")
-
     def as_lineax(self) -> lx.AbstractLinearOperator:
         """The map as a `lineax` operator over the same pytrees.
 
         Its input structure is a record by argument and its output structure that of the
         function's output (of a Hessian, a record by argument).
+
+        Returns:
+            The operator.
 
         Raises:
             StructureError: If the map is only R-linear, which no lineax operator is.
@@ -230,7 +239,7 @@ class LinearMap(StructuredMap):
         """The gradient, of a map made by `adk.hvp`.
 
         Raises:
-            AttributeError: For a map made by `adk.linearize`.
+            NotDifferentiatedError: For a map made by `adk.linearize`.
         """
         if self._gradient is None:
             raise NotDifferentiatedError(
@@ -292,6 +301,9 @@ class LinearMap(StructuredMap):
         Rows follow the leaves of the output (of `hvp`, of the arguments), columns the
         differentiated leaves in signature order, each leaf in C order. It is swept in the
         `mode` that was given to the transform.
+
+        Returns:
+            The matrix.
 
         Raises:
             ModeError: If no mode is possible for the whole of the function.

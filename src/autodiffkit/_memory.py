@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.core
 
 from autodiffkit._errors import ResultTooLargeError, columns, listed
 from autodiffkit._leaves import LeafSpec, block_spec

@@ -58,26 +58,22 @@ class Plan:
 
     def __str__(self) -> str:
         forward = self.mode == "fwd"
-        what, ends = (
-            ("pushed forward from", self._sources)
-            if forward
-            else (
-                "pulled back from",
-                self._targets,
-            )
-        )
-        lines = [f"why     {self.reason}"]
+        ends = self._sources if forward else self._targets
         count = self.forward_sweeps + self.reverse_sweeps
-        lines.append(f"sweeps  {count} {'direction' if count == 1 else 'directions'} {what}")
-        lines += [f"          {line}" for line in _table(ends, "output" if not forward else "")]
-        lines.append(f"{'to' if forward else 'onto':8}{self._other_end(forward)}")
+        moved = "pushed forward from" if forward else "pulled back from"
+        lines = [
+            f"why     {self.reason}",
+            f"sweeps  {count} {'direction' if count == 1 else 'directions'} {moved}",
+            *(f"          {line}" for line in _table(ends, "" if forward else "output")),
+            f"{'to' if forward else 'onto':8}{self._other_end(forward)}",
+        ]
         if self._held:
             lines.append("held    " + "; ".join(f"{name} ({why})" for name, why in self._held))
         if self.gradient is not None:
             first = self.gradient
             lines.append(
-                f"of      the first derivative, itself by {_NAMES.get(first.mode, first.mode)} mode "
-                f"({first.forward_sweeps} forward, {first.reverse_sweeps} reverse)"
+                f"of      the first derivative, itself by {_NAMES.get(first.mode, first.mode)} "
+                f"mode ({first.forward_sweeps} forward, {first.reverse_sweeps} reverse)"
             )
         name = _NAMES.get(self.mode, self.mode)
         return f"Plan of {self._call}: {name} mode" + listed(lines)
@@ -156,7 +152,8 @@ def make_plan(
         other = "rev" if chosen == "fwd" else "fwd"
         blocked_too = obstacle(other)
         if mode != "auto" or blocked_too is not None:
-            raise _impossible(call, mode, {chosen: blocked, other: blocked_too}) from blocked
+            error = _impossible(call, mode, {chosen: blocked, other: blocked_too})
+            raise error from blocked
         why = f"{_NAMES[chosen]} mode is impossible: {reason(blocked)}"
         chosen = other
     elif mode != "auto":

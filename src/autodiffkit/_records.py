@@ -1,6 +1,6 @@
 """`Record`: the pytree that holds one value per argument, in signature order."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jax.tree_util as jtu
@@ -73,7 +73,7 @@ class Record:
 def make_record(names: tuple[str, ...], values: tuple[Any, ...]) -> Record:
     """A record whose names need not be identifiers."""
     record = object.__new__(Record)
-    record._fill(names, values)  # pyright: ignore[reportPrivateUsage]  # its own factory
+    record._fill(names, values)
     return record
 
 
@@ -83,8 +83,12 @@ def _flatten(record: Record) -> tuple[tuple[Any, ...], tuple[str, ...]]:
 
 def _flatten_with_keys(
     record: Record,
-) -> tuple[list[tuple[jtu.GetAttrKey, Any]], tuple[str, ...]]:
+) -> tuple[list[tuple[Any, Any]], tuple[str, ...]]:
     return [(jtu.GetAttrKey(name), value) for name, value in record], _flatten(record)[1]
 
 
-jtu.register_pytree_with_keys(Record, _flatten_with_keys, make_record, _flatten)
+def _unflatten(names: tuple[str, ...], values: Iterable[Any]) -> Record:
+    return make_record(names, tuple(values))
+
+
+jtu.register_pytree_with_keys(Record, _flatten_with_keys, _unflatten, _flatten)

@@ -1,5 +1,6 @@
 """First derivatives as results: blocks reached by the names of arguments and outputs."""
 
+import abc
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -49,8 +50,9 @@ class Derivative(StructuredMap):
             return explain.fget(self)  # it has failed, and is asked again for its own error
         return self._wrt_argument(name)
 
-    def _wrt_argument(self, path: str) -> Any:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def _wrt_argument(self, path: Any) -> Any:
+        """The blocks under a path; what attributes and items give."""
 
     # Blocks are reached by name: without this, iteration would try J[0], J[1], ...
     __iter__ = None
@@ -101,6 +103,9 @@ class Derivative(StructuredMap):
         The input structure is a record by argument, the output structure that of the
         function's output (of a Hessian, a record by argument; a Hessian of a scalar is
         tagged symmetric).
+
+        Returns:
+            The operator.
 
         Raises:
             StructureError: If the map is only R-linear, which no lineax operator is.
@@ -185,6 +190,9 @@ class FirstDerivative(Derivative):
         Rows follow the output's leaves, columns the differentiated leaves with the arguments
         in signature order, each leaf in C order; `row_labels` and `column_labels` say which
         are which.
+
+        Returns:
+            The matrix.
         """
         self._refuse_batched()
         return matrix(self._blocks, self._domain.specs, self._outputs.specs)

@@ -66,7 +66,7 @@ class Inputs:
         """The arguments that have something differentiated."""
         return tuple(argument.name for argument in self.arguments if argument.tree.selected)
 
-    def locate(self, call: str, path: str) -> Part:
+    def locate(self, call: str, path: Any) -> Part:
         """The part of the arguments under `path`.
 
         Args:
@@ -80,7 +80,7 @@ class Inputs:
             NotDifferentiatedError: If nothing there was differentiated; it says why.
             StructureError: If the path is not a string.
         """
-        if not isinstance(path, str):  # pyright: ignore[reportUnnecessaryIsInstance]  # J[0]
+        if not isinstance(path, str):
             raise StructureError(
                 f"{call}: blocks are reached by names, as in J['x'], not by {path!r}; "
                 ".to_jax() gives them by position."
@@ -103,7 +103,7 @@ class Inputs:
         names = [*(argument.name for argument in self.arguments), *all_parts(leaves)]
         raise missing(call, "argument", path, names)
 
-    def positional(self, call: str, argnums: int | Sequence[int] | None) -> list[Part]:
+    def positional(self, call: str, argnums: Any) -> list[Part]:
         """The parts at these positions of the call; `None` means all of them.
 
         Args:
@@ -129,7 +129,7 @@ class Inputs:
         if argnums is None:
             return parts
         try:
-            numbers = [operator.index(n) for n in ([argnums] if is_index(argnums) else argnums)]  # pyright: ignore[reportGeneralTypeIssues,reportUnknownVariableType,reportUnknownArgumentType]  # an int has been put in a list
+            numbers = [operator.index(n) for n in ([argnums] if is_index(argnums) else argnums)]
             return [parts[number] for number in numbers]
         except (IndexError, TypeError):
             raise StructureError(

@@ -145,7 +145,14 @@ class JacobianTransform(Transform[P]):
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Jacobian:
         flat = self._flat(args, kwargs)
         found = first_derivative(flat)
-        return Jacobian(*_parts(found), flat.name)
+        return Jacobian(
+            _tuples(found.first),
+            found.value,
+            found.aux,
+            found.inputs,
+            found.outputs,
+            flat.name,
+        )
 
 
 class GradTransform(Transform[P]):
@@ -166,8 +173,15 @@ class HessianTransform(Transform[P]):
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Hessian:
         flat = self._flat(args, kwargs)
         found = second_derivative(flat)
-        _, *rest = _parts(found)
-        return Hessian(_tuples(found.second), *rest, flat.name, _tuples(found.first))
+        return Hessian(
+            _tuples(found.second),
+            found.value,
+            found.aux,
+            found.inputs,
+            found.outputs,
+            flat.name,
+            _tuples(found.first),
+        )
 
     def _plan(self, flat: FlatCall, selected: Any) -> Plan:
         return plan_second(flat, selected, stored=False)[2]
@@ -203,12 +217,15 @@ def _tuples(blocks: Blocks) -> tuple[tuple[Array, ...], ...]:
     return tuple(tuple(row) for row in blocks)
 
 
-def _parts(found: Evaluated) -> tuple[Any, ...]:
-    return _tuples(found.first), found.value, found.aux, found.inputs, found.outputs
-
-
 def _gradient(flat: FlatCall, found: Evaluated) -> Gradient:
-    return Gradient(*_parts(found)[:-1], bare(found.outputs), flat.name)
+    return Gradient(
+        _tuples(found.first),
+        found.value,
+        found.aux,
+        found.inputs,
+        bare(found.outputs),
+        flat.name,
+    )
 
 
 def _linear_map(

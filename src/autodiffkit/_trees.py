@@ -246,9 +246,9 @@ class _Constant:
             return False
         if self.value is other.value:
             return True
+        same = type(self.value) is type(other.value)
         try:
-            hash(self.value), hash(other.value)
-            return type(self.value) is type(other.value) and bool(self.value == other.value)
+            return same and hash(self.value) == hash(other.value) and self.value == other.value
         except Exception:  # whatever cannot be compared is only equal to itself
             return False
 
