@@ -33,7 +33,8 @@ def tests(session: nox.Session) -> None:
 @nox.session(name="tests-lowest")
 def tests_lowest(session: nox.Session) -> None:
     """The tests with the lowest versions that pyproject.toml declares."""
-    declared = [*PROJECT["project"]["dependencies"], *PROJECT["project"]["optional-dependencies"]["plot"]]
+    metadata = PROJECT["project"]
+    declared = [*metadata["dependencies"], *metadata["optional-dependencies"]["plot"]]
     session.install(*(requirement.replace(">=", "==") for requirement in declared))
     session.install("--no-deps", ".")
     session.install(*nox.project.dependency_groups(PROJECT, "tests"))

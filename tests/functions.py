@@ -447,7 +447,9 @@ def module(model, x):
 
 @case(lambda d: (array(3)(d), 2, True, "mean", None, jnp.arange(3), jax.random.key(0)), batch=False)
 def mixed_leaves(x, n, flag, how, nothing, steps, key):
-    assert flag and how == "mean" and nothing is None
+    assert flag
+    assert how == "mean"
+    assert nothing is None
     return jnp.mean(x**n * (1 + steps).astype(x.dtype)) + 0 * jax.random.uniform(key, (), x.dtype)
 
 

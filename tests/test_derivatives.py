@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
+import autodiffkit as adk
 import reference
 from functions import CASES, Case
 from reference import assert_close
-
-import autodiffkit as adk
 
 ALL = [pytest.param(case, id=case.name) for case in CASES.values()]
 SMOOTH = [pytest.param(case, id=case.name) for case in CASES.values() if case.smooth]

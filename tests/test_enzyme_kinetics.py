@@ -2,9 +2,10 @@
 
 import re
 
-import enzyme_kinetics
 import jax
 import pytest
+
+import enzyme_kinetics
 
 
 @pytest.mark.parametrize("index", [0, 1], ids=["treated", "untreated"])

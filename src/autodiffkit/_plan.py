@@ -1,6 +1,7 @@
 """Which sweeps compute a derivative, decided from shapes alone."""
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -67,8 +68,8 @@ class Plan:
             *(f"          {line}" for line in _table(ends, "" if forward else "output")),
             f"{'to' if forward else 'onto':8}{self._other_end(forward)}",
         ]
-        if self._held:
-            lines.append("held    " + "; ".join(f"{name} ({why})" for name, why in self._held))
+        heads = itertools.chain(["held"], itertools.repeat(""))
+        lines += [f"{head:8}{line}" for head, line in zip(heads, self._held_lines(), strict=False)]
         if self.gradient is not None:
             first = self.gradient
             lines.append(
@@ -86,6 +87,16 @@ class Plan:
         return (
             f"{entries} {what} {plural} in {len(specs)} {'leaf' if len(specs) == 1 else 'leaves'}"
         )
+
+    def _held_lines(self) -> list[str]:
+        """What is held constant, by reason."""
+        by_reason: dict[str, list[str]] = {}
+        for name, why in self._held:
+            by_reason.setdefault(why, []).append(name)
+        return [
+            f"{why}: {', '.join(names[:4])}" + (f", ... ({len(names)})" if len(names) > 4 else "")
+            for why, names in by_reason.items()
+        ]
 
     @property
     def summary(self) -> str:

@@ -230,8 +230,7 @@ def _block(swept: Array | None, target: LeafSpec, source: LeafSpec, axis: int) -
     if swept is None or 0 in shape:
         return jnp.zeros(shape, dtype)
     if swept.size == 2 * math.prod(shape):
-        # An R-linear map: the real directions and then the imaginary ones. The parts are
-        # put together, not added with a factor 1j, which makes NaN of an infinity.
+        # An R-linear map: the real directions and then the imaginary ones.
         first, second = jnp.split(swept, 2, axis=axis)
         part = jnp.finfo(dtype).dtype
         sign = -1 if axis == -1 else 1

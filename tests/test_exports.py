@@ -1,0 +1,55 @@
+"""The public names: all of them, documented, and nothing else."""
+
+import importlib.metadata
+import inspect
+from pathlib import Path
+
+import pytest
+
+import autodiffkit as adk
+
+NAMES = [
+    "AutodiffError",
+    "Gradient",
+    "Hessian",
+    "Jacobian",
+    "LinearMap",
+    "ModeError",
+    "NotDifferentiableError",
+    "NotDifferentiatedError",
+    "Plan",
+    "Record",
+    "ResultTooLargeError",
+    "SelectionError",
+    "SignatureError",
+    "StructureError",
+    "grad",
+    "hessian",
+    "hvp",
+    "jacobian",
+    "linearize",
+]
+
+
+def test_these_names_are_public():
+    assert [name for name in sorted(dir(adk)) if not name.startswith("_")] == NAMES
+
+
+def test_the_version_is_that_of_the_distribution():
+    assert adk.__version__ == importlib.metadata.version("autodiffkit")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_is_documented_in_the_code_and_in_the_reference(name):
+    assert inspect.getdoc(getattr(adk, name))
+    reference = Path(__file__).parents[1] / "docs" / "api.md"
+    assert f"::: autodiffkit.{name}\n" in reference.read_text(encoding="utf-8") + "\n"
+
+
+def test_exceptions_are_of_the_builtin_kinds_that_people_catch():
+    assert issubclass(adk.NotDifferentiatedError, (AttributeError, KeyError))
+    assert issubclass(adk.ResultTooLargeError, MemoryError)
+    for error in (adk.ModeError, adk.SelectionError, adk.StructureError):
+        assert issubclass(error, ValueError)
+    for error in (adk.NotDifferentiableError, adk.SignatureError):
+        assert issubclass(error, TypeError)

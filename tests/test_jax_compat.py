@@ -1,0 +1,133 @@
+"""Everything that the package assumes of JAX without a public promise, each by its name."""
+
+import dataclasses
+import functools
+import inspect
+
+import equinox as eqx
+import jax
+import jax.extend
+import jax.numpy as jnp
+import jax.tree_util as jtu
+import pytest
+
+from autodiffkit import _jax_compat as compat
+
+
+def test_an_operation_on_a_constant_is_recorded_under_every_staging_trace():
+    seen = []
+
+    def look(x):
+        seen.append(compat.is_staging())
+        return x
+
+    jax.jit(look)(1.0)
+    jax.make_jaxpr(look)(1.0)
+    jax.eval_shape(look, 1.0)
+    jax.lax.scan(lambda c, _: (look(c), None), 1.0, length=1)
+    assert seen
+    assert all(seen)
+
+
+def test_an_operation_on_a_constant_is_executed_outside_of_one():
+    seen = []
+
+    def look(x):
+        seen.append(compat.is_staging())
+        return x * 1.0
+
+    look(1.0)
+    jax.vmap(look)(jnp.ones(2))
+    jax.grad(look)(1.0)
+    jax.jvp(look, (1.0,), (1.0,))
+    jax.linearize(look, 1.0)
+    assert seen == 5 * [False]
+
+
+def test_a_tracer_is_an_instance_of_the_public_class():
+    seen = []
+    jax.vmap(lambda x: seen.append(isinstance(x, jax.core.Tracer)))(jnp.ones(2))
+    assert seen == [True]
+    assert compat.is_eager([jnp.ones(2)])
+
+
+def test_a_structure_is_taken_apart_and_put_together():
+    tree = {"a": (1, None), "b": [2, 3]}
+    treedef = jtu.tree_structure(tree)
+    assert treedef.node_data()[0] is dict
+    again = compat.make_treedef(treedef.node_data(), treedef.children())
+    assert again == treedef
+    assert jtu.tree_structure(1).node_data() is None
+    assert jtu.tree_structure(None).num_leaves == 0
+
+
+@functools.partial(jtu.register_dataclass, data_fields=["b", "a"], meta_fields=["n"])
+@dataclasses.dataclass
+class Registered:
+    a: float
+    n: int
+    b: float
+
+
+def test_a_registered_dataclass_tells_which_fields_are_data():
+    assert compat.dataclass_fields(Registered, ["a", "n", "b"]) == (["b", "a"], ["n"])
+
+
+@jtu.register_pytree_node_class
+@dataclasses.dataclass
+class Own:
+    a: float
+
+    def tree_flatten(self):
+        return (self.a + 1,), "metadata"
+
+    @classmethod
+    def tree_unflatten(cls, _, children):
+        return cls(*children)
+
+
+def test_a_dataclass_that_flattens_itself_is_left_to_itself():
+    assert compat.dataclass_fields(Own, ["a"]) is None
+
+
+def test_a_linear_program_can_be_had_and_transposed_with_public_names():
+    out, tangent_map, aux = jax.linearize(lambda x: (jnp.sin(x), "aux"[:0] or x), 2.0, has_aux=True)
+    del out, aux
+    closed = jax.make_jaxpr(tangent_map)(1.0)
+    assert len(closed.consts) == 1
+    rebuilt = jax.extend.core.ClosedJaxpr(closed.jaxpr, closed.consts)
+    (pushed,) = jax.extend.core.jaxpr_as_fun(rebuilt)(1.0)
+    assert jnp.allclose(pushed, jnp.cos(2.0))
+    (pulled,) = jax.linear_transpose(tangent_map, 1.0)(1.0)
+    assert jnp.allclose(pulled, jnp.cos(2.0))
+
+
+def test_a_custom_vjp_leaves_an_equation_that_refuses_when_batched():
+    @jax.custom_vjp
+    def f(x):
+        return x**2
+
+    f.defvjp(lambda x: (x**2, x), lambda x, g: (2 * x * g,))
+    _, tangent_map = jax.linearize(f, 2.0)
+    with pytest.raises(TypeError, match="forward-mode"):
+        jax.eval_shape(jax.vmap(tangent_map), jnp.ones(1))
+
+
+def test_equinox_keeps_the_name_of_a_wrapped_function():
+    class Wrapper(eqx.Module):
+        f: object
+
+        @property
+        def __wrapped__(self):
+            return self.f
+
+        def __call__(self, x):
+            return self.f(x)
+
+    def named(x):
+        """Documented."""
+        return x
+
+    wrapper = eqx.module_update_wrapper(Wrapper(named))
+    assert (wrapper.__name__, wrapper.__doc__) == ("named", "Documented.")
+    assert list(inspect.signature(wrapper).parameters) == ["x"]
