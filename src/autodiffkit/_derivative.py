@@ -127,7 +127,10 @@ class FlatGradient:
         # A gradient by reverse mode, as in `jax.hessian`, unless the function is tall.
         self.plan = make_plan(flat.call, ends, "auto", sweeps.obstacle, tie="rev")
         if self._stored:
-            refuse_too_large(flat.call, ends.targets, ends.sources, flat.selected, order=2)
+            instead = "adk.hvp multiplies by the Hessian without storing it."
+            refuse_too_large(
+                flat.call, ends.targets, ends.sources, flat.selected, order=2, instead=instead
+            )
         outs, rest, blocks = sweeps.run(self.plan.mode)
         self.targets = flat.outputs.compose(flat.inputs.tree).specs
         return [block for row in blocks for block in row], [*outs, *rest]

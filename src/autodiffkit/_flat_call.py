@@ -1,6 +1,8 @@
 """The user's call as a flat function of arrays, and the structure of what it returned."""
 
 import dataclasses
+import inspect
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -59,6 +61,10 @@ class FlatCall:
         self._options = options
         self._passive: list[Any] = []  # leaves of value and aux that are no traced arrays
         self._treedefs: tuple[Any, Any] = (None, None)
+        # What JAX says of the function it traces, and of its arguments.
+        self.__name__ = name
+        self.__wrapped__ = bound.source
+        self.__signature__ = _leaf_signature(bound.inputs.specs)
 
     def __call__(self, *selected: Array) -> tuple[list[Array], list[Any]]:
         """Runs the user's function: the outputs to differentiate, and the other arrays."""
@@ -158,15 +164,24 @@ class FlatCall:
                 )
             return
         rows = [(show(spec.path) or "output", str(spec)) for spec in specs]
-        several = " or choose one with of=" if len(specs) > 1 else ""
-        single = ""
-        if len(specs) == 1 and specs[0].size == 1:
-            single = ", or make the output a scalar with .squeeze()"
+        remedy = ""
+        if len(specs) > 1:
+            remedy = ", or choose one with of='...'"
+        elif specs[0].size == 1:
+            remedy = ", or make the output a scalar with .squeeze()"
         raise NotDifferentiableError(
-            f"{self.call}: this needs one scalar output, and the function returned the "
-            f"following. Use adk.jacobian or adk.hessian, which take any{several}{single}."
-            + listed(columns(rows))
+            f"{self.call}: the output must be one scalar. Use adk.jacobian or adk.hessian, which "
+            f"take any{remedy}. The function returned:" + listed(columns(rows))
         )
+
+
+def _leaf_signature(specs: Sequence[LeafSpec]) -> inspect.Signature:
+    """A parameter for each leaf, named after its path."""
+    names = [re.sub(r"\W", "_", show(spec.path)) for spec in specs]
+    if len(set(names)) < len(names) or not all(map(str.isidentifier, names)):
+        names = [f"leaf_{i}" for i in range(len(specs))]
+    kind = inspect.Parameter.POSITIONAL_ONLY
+    return inspect.Signature([inspect.Parameter(name, kind) for name in names])
 
 
 class _Slot:
@@ -212,7 +227,7 @@ def _named_leaves(out: Any) -> tuple[list[Path], list[Any], Any]:
     paths: list[Path] = []
     for keys, node in keyed:
         path = tuple(map(component, keys))
-        inside = node.leaf_paths() if isinstance(node, StructuredMap) else [()]
+        inside = node._leaf_paths() if isinstance(node, StructuredMap) else [()]
         paths += [path + rest for rest in inside]
     leaves, treedef = jtu.tree_flatten(out)
     return paths, leaves, treedef

@@ -86,6 +86,17 @@ def name_of(f: Any) -> str:
     return name if isinstance(name, str) else type(f).__name__
 
 
+@dataclasses.dataclass(frozen=True)
+class Opaque:
+    """Holds a function that is no pytree, for a field of a module.
+
+    Equinox warns of modules that hold a jitted or vmapped one, for the sake of parameters
+    that are to be updated; a transform has none.
+    """
+
+    function: Callable[..., Any]
+
+
 class BoundMethod(eqx.Module):
     # Without a docstring, which would become that of a function that has none.
     __func__: Callable[..., Any]

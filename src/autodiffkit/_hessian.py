@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -38,6 +38,8 @@ class Hessian(Derivative):
     """
 
     _first: tuple[tuple[Array, ...], ...]
+
+    _verb: ClassVar[str] = "hessian"
 
     @property
     def _codomain(self) -> Tree:

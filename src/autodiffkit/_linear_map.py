@@ -71,7 +71,7 @@ class StructuredMap(eqx.Module):
     def as_matrix(self) -> Array:
         """The matrix of the map on its leaves laid end to end."""
 
-    def leaf_paths(self) -> list[Path]:
+    def _leaf_paths(self) -> list[Path]:
         """The names of the leaves, for a function that returns a derivative."""
         keyed, _ = jtu.tree_flatten_with_path(self)
         return [tuple(map(component, keys)) for keys, _ in keyed]
@@ -314,7 +314,8 @@ class LinearMap(StructuredMap):
         ends = Ends(self._domain.specs, self._codomain.specs, self._holomorphic)
         residuals = self._linear.residuals
         if is_eager(residuals):
-            refuse_too_large(call, ends.targets, ends.sources, residuals)
+            instead = "mv and rmv multiply without storing the matrix."
+            refuse_too_large(call, ends.targets, ends.sources, residuals, instead=instead)
         sweeps = LinearSweeps(self._linear, ends)
         plan = make_plan(call, ends, self._mode, sweeps.obstacle)
         return matrix(sweeps.run(plan.mode), ends.sources, ends.targets)

@@ -91,6 +91,7 @@ def refuse_too_large(
     arrays: Iterable[Any],
     *,
     order: int = 1,
+    instead: str = "adk.linearize multiplies by the derivative without storing it.",
 ) -> None:
     """Refuses a derivative that is larger than the memory there is.
 
@@ -100,6 +101,7 @@ def refuse_too_large(
         sources: The input leaves.
         arrays: Arrays on the device that the result will be on.
         order: 1 for the first derivative, 2 for the second.
+        instead: What to do without the result.
 
     Raises:
         ResultTooLargeError: With the bytes by argument, and the selection that would fit.
@@ -111,10 +113,13 @@ def refuse_too_large(
     by_name: dict[str, list[LeafSpec]] = {}
     for spec in sources:
         by_name.setdefault(spec.path[0], []).append(spec)
-    rows = [
-        (name, show_bytes(_result_bytes(targets, sources, specs, order)))
-        for name, specs in by_name.items()
-    ]
+    # Of a Hessian, an argument's own block may be small where its share of the whole is not.
+    rows: list[tuple[str, ...]] = [("argument", "share", "alone")] if order == 2 else []
+    for name, specs in by_name.items():
+        sizes = [_result_bytes(targets, sources, specs, order)]
+        if order == 2:
+            sizes.append(_result_bytes(targets, specs, specs, order))
+        rows.append((name, *map(show_bytes, sizes)))
     fitting: list[LeafSpec] = []
     names: list[str] = []
     for name in sorted(by_name, key=lambda name: sum(spec.size for spec in by_name[name])):
@@ -124,11 +129,9 @@ def refuse_too_large(
             names.append(name)
     selection = repr(names[0]) if len(names) == 1 else f"({', '.join(map(repr, names))})"
     remedy = f"wrt={selection} would fit. " if names else ""
-    free = "adk.linearize" if order == 1 else "adk.hvp"
     raise ResultTooLargeError(
         f"{call}: the result takes {show_bytes(needed)} and {show_bytes(available)} are "
-        f"available. {remedy}{free} multiplies by the derivative without storing it."
-        + listed(columns(rows))
+        f"available. {remedy}{instead}" + listed(columns(rows))
     )
 
 

@@ -165,7 +165,8 @@ def make_plan(
         if mode != "auto" or blocked_too is not None:
             error = _impossible(call, mode, {chosen: blocked, other: blocked_too})
             raise error from blocked
-        why = f"{_NAMES[chosen]} mode is impossible: {reason(blocked)}"
+        # Without the advice that follows in JAX's message: the plan is the way out.
+        why = f"{_NAMES[chosen]} mode is impossible: {reason(blocked).split('. ')[0]}"
         chosen = other
     elif mode != "auto":
         why = f"mode={mode!r} was asked for ({why})"

@@ -2,14 +2,14 @@
 
 import abc
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import equinox as eqx
 import jax.tree_util as jtu
 import lineax as lx
 from jaxtyping import Array
 
-from autodiffkit._errors import NotDifferentiatedError, columns, listed
+from autodiffkit._errors import NotDifferentiatedError, StructureError, columns, listed
 from autodiffkit._leaves import describe_array, promote
 from autodiffkit._linear_map import StructuredMap
 from autodiffkit._paths import Path, all_parts, missing, show
@@ -29,6 +29,8 @@ class Derivative(StructuredMap):
     _inputs: Inputs = eqx.field(static=True)
     _outputs: Tree = eqx.field(static=True)
     _function: str = eqx.field(static=True)
+
+    _verb: ClassVar[str] = ""
 
     @property
     def value(self) -> Any:
@@ -57,7 +59,7 @@ class Derivative(StructuredMap):
     # Blocks are reached by name: without this, iteration would try J[0], J[1], ...
     __iter__ = None
 
-    def leaf_paths(self) -> list[Path]:
+    def _leaf_paths(self) -> list[Path]:
         """The names of the leaves, for a function that returns a derivative."""
         blocks = [
             row.path + column.path for row in self._codomain.specs for column in self._domain.specs
@@ -74,7 +76,7 @@ class Derivative(StructuredMap):
 
     @property
     def _name(self) -> str:
-        return f"{type(self).__name__.lower()}({self._function})"
+        return f"{self._verb}({self._function})"
 
     def _apply(self, tangents: list[Array | None]) -> list[Array]:
         self._refuse_batched()
@@ -128,6 +130,11 @@ class Derivative(StructuredMap):
 
     def _sub_output(self, path: str) -> tuple[Part, Values]:
         """The part of the output under `path`, and its value."""
+        if not isinstance(path, str):  # pyright: ignore[reportUnnecessaryIsInstance]  # J.of(0)
+            raise StructureError(
+                f"{self._name}.of: outputs are reached by names, not by {path!r}; entries of a "
+                "list by '0', '1' and so on."
+            )
         part = self._outputs.at(path)
         if part is None:
             raise missing(
@@ -240,6 +247,8 @@ class Jacobian(FirstDerivative):
     methods. A Jacobian is a pytree of arrays.
     """
 
+    _verb: ClassVar[str] = "jacobian"
+
     def of(self, path: str, /) -> Self:
         """The Jacobian of a part of the output.
 
@@ -263,6 +272,8 @@ class Gradient(FirstDerivative):
 
     `G.x` has the structure and shapes of argument `x`. A Gradient is a pytree of arrays.
     """
+
+    _verb: ClassVar[str] = "grad"
 
 
 def describe_block(block: Any) -> str:

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import inspect
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import jax
@@ -161,6 +161,11 @@ class BoundCall:
     _leaves: dict[str, list[Any]]  # by argument; what is not here is passed as it came
     _passed: inspect.BoundArguments
     _by_keyword: frozenset[str]
+
+    @property
+    def source(self) -> Callable[..., Any]:
+        """What the user would call."""
+        return self._function.source
 
     def with_structs(self, values: Sequence[Any]) -> "BoundCall":
         """The same call with values in the place of `structs`."""

@@ -19,7 +19,7 @@ from autodiffkit._derivative import (
 )
 from autodiffkit._errors import SignatureError
 from autodiffkit._flat_call import FlatCall, Options
-from autodiffkit._function import BoundMethod, as_function, name_of
+from autodiffkit._function import BoundMethod, Opaque, as_function, name_of
 from autodiffkit._hessian import Hessian, bare
 from autodiffkit._jax_compat import is_eager
 from autodiffkit._linear_map import LinearMap
@@ -48,7 +48,7 @@ class Transform(eqx.Module, Generic[P]):
     hashes by identity, so that `jax.jit` takes it like any function.
     """
 
-    _function: Callable[..., Any]
+    _function: Any  # a module, or any other callable as an `Opaque`
     _options: Options = eqx.field(static=True)
 
     _verb = ""
@@ -60,8 +60,7 @@ class Transform(eqx.Module, Generic[P]):
             )
         call = f"{self._verb}({name_of(function)})"
         check_mode(call, options.mode)
-        # Not by assignment, where Equinox warns of jitted modules for the sake of methods.
-        object.__setattr__(self, "_function", function)
+        self._function = function if isinstance(function, eqx.Module) else Opaque(function)
         self._options = dataclasses.replace(
             options,
             wrt=check_selection(call, "wrt", options.wrt),
@@ -70,13 +69,14 @@ class Transform(eqx.Module, Generic[P]):
 
     @property
     def __wrapped__(self) -> Callable[P, Any]:
-        return self._function
+        held = self._function
+        return held.function if isinstance(held, Opaque) else held
 
     def __get__(self, instance: Any, owner: Any = None) -> Self:
         # Like in Python itself, only what would have become a method does.
-        if instance is None or not hasattr(type(self._function), "__get__"):
+        if instance is None or not hasattr(type(self.__wrapped__), "__get__"):
             return self
-        return wrap(type(self), BoundMethod(self._function, instance), self._options)
+        return wrap(type(self), BoundMethod(self.__wrapped__, instance), self._options)
 
     # A module compares by its leaves, which may be arrays; a function by identity.
     __hash__ = object.__hash__
@@ -87,7 +87,7 @@ class Transform(eqx.Module, Generic[P]):
     def _flat(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], *, abstract: bool = False
     ) -> FlatCall:
-        function = as_function(self._function)
+        function = as_function(self.__wrapped__)
         call = f"{self._verb}({function.name})"
         bound = bind(call, function, self._options.wrt, args, kwargs, abstract=abstract)
         return FlatCall(call, function.name, bound, self._options)

@@ -125,6 +125,8 @@ class Tree:
         Raises:
             StructureError: If two leaves have this path, which dict keys with dots can do.
         """
+        if path == "":
+            return Part(self, tuple(range(len(self.leaves))), tuple(range(len(self.selected))))
         exact = [i for i, leaf in enumerate(self.leaves) if show(leaf.path[self.depth :]) == path]
         if len(exact) > 1:
             raise StructureError(f"{path!r} is the path of {len(exact)} leaves; use .tree instead.")
@@ -160,7 +162,8 @@ class Tree:
         """Why nothing in this structure is differentiated."""
         if not self.leaves:
             return "it holds no arrays (None or empty)"
-        return "held constant: " + ", ".join(dict.fromkeys(str(leaf.held) for leaf in self.leaves))
+        reasons = dict.fromkeys(str(leaf.held) for leaf in self.leaves)
+        return "; ".join(r if r.startswith("not in ") else f"held constant: {r}" for r in reasons)
 
     def collect(self, vector: Any, prefix: Path, call: str) -> list[Array | None]:
         """The leaves of a structured vector, matched with the structure by their paths.
