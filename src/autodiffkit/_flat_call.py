@@ -167,7 +167,7 @@ class FlatCall:
         remedy = ""
         if len(specs) > 1:
             remedy = ", or choose one with of='...'"
-        elif specs[0].size == 1:
+        elif self.outputs.size == 1:
             remedy = ", or make the output a scalar with .squeeze()"
         raise NotDifferentiableError(
             f"{self.call}: the output must be one scalar. Use adk.jacobian or adk.hessian, which "
