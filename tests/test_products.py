@@ -210,3 +210,15 @@ def test_low_precision_products_accumulate_in_float32():
         jnp.sum(G.x.astype(jnp.float32) * jnp.asarray(0.1, jnp.bfloat16).astype(jnp.float32))
     )
     np.testing.assert_allclose(float(product), expected, rtol=1e-2)
+
+
+def test_a_linear_map_says_that_it_stores_no_blocks():
+    L = adk.linearize(model)(PARAMS, X)
+    with pytest.raises(AttributeError) as caught:
+        _ = L.x
+    assert str(caught.value) == (
+        "linearize(model) has no attribute 'x': it stores no blocks. Multiply with mv and rmv, or "
+        "use adk.jacobian, whose result has a block for each argument."
+    )
+    with pytest.raises(AttributeError, match=r"linearize\(model\) keeps no gradient"):
+        _ = L.grad

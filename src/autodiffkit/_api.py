@@ -12,7 +12,6 @@ from autodiffkit._transforms import (
     HvpTransform,
     JacobianTransform,
     LinearizeTransform,
-    wrap,
 )
 
 P = ParamSpec("P")
@@ -24,8 +23,8 @@ Of = str | Sequence[str] | None
 def _transform(kind: type[Any], f: Callable[..., Any] | None, options: Options) -> Any:
     """The wrapped function; without a function, the decorator that waits for one."""
     if f is None:
-        return lambda function: wrap(kind, function, options)
-    return wrap(kind, f, options)
+        return lambda function: kind(function, options)
+    return kind(f, options)
 
 
 @overload

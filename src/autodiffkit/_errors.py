@@ -67,5 +67,10 @@ def nearest(name: str, names: Iterable[str], otherwise: str) -> str:
         return f"Did you mean {' or '.join(map(repr, close))}?"
     if not known:
         return otherwise
-    shown = ", ".join(map(repr, known[:8]))
-    return f"There is {shown}{', ...' if len(known) > 8 else ''}."
+    return f"There is {some_of(list(map(repr, known)))}."
+
+
+def some_of(names: Sequence[str]) -> str:
+    """The first few names, and how many more there are."""
+    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    return ", ".join(names[:8]) + more

@@ -74,7 +74,8 @@ class FlatCall:
             if not isinstance(out, tuple) or len(out) != 2:
                 raise NotDifferentiableError(
                     f"{self.call}: has_aux=True needs the function to return a pair "
-                    f"(output, aux); it returned {describe_leaf(out)}."
+                    f"(output, aux); it returned {describe_leaf(out)}"
+                    f"{f' of {len(out)}' if isinstance(out, tuple) else ''}."
                 )
             out, aux = out
         self.outputs, leaves = _flatten_output(self.call, out, self._options.of)
@@ -250,8 +251,8 @@ def _select_outputs(call: str, of: Any, specs: list[LeafSpec]) -> list[LeafSpec]
         if not usable:
             rows = [(show(specs[i].path), str(specs[i].held)) for i in matched]
             raise NotDifferentiableError(
-                f"{call}: of={pattern!r} matches no output that can be differentiated:"
-                + listed(columns(rows))
+                f"{call}: of={pattern!r} matches no output that can be differentiated; only "
+                "floating-point arrays can." + listed(columns(rows))
             )
         chosen |= usable
     return [

@@ -35,11 +35,11 @@ class Function:
             ])
 
     def __str__(self) -> str:
-        parameters = ", ".join(
-            str(parameter.replace(annotation=inspect.Parameter.empty))
+        parameters = [
+            parameter.replace(annotation=inspect.Parameter.empty)
             for parameter in self.signature.parameters.values()
-        )
-        return f"{self.name}({parameters})"
+        ]
+        return f"{self.name}{inspect.Signature(parameters)}"
 
 
 def as_function(f: Callable[..., Any]) -> Function:
@@ -97,8 +97,7 @@ class Opaque:
     function: Callable[..., Any]
 
 
-class BoundMethod(eqx.Module):
-    # Without a docstring, which would become that of a function that has none.
+class BoundMethod(eqx.Module):  # its docstring is the function's
     __func__: Callable[..., Any]
     __self__: Any
 
@@ -109,6 +108,10 @@ class BoundMethod(eqx.Module):
     @property
     def __name__(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]  # as functions do
         return name_of(self.__func__)
+
+    @property
+    def __doc__(self) -> str | None:  # pyright: ignore[reportIncompatibleVariableOverride]  # as above
+        return getattr(self.__func__, "__doc__", None)
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         return self.__func__(self.__self__, *args, **kwargs)

@@ -11,8 +11,9 @@ from jaxtyping import Array
 
 from autodiffkit._errors import NotDifferentiatedError
 from autodiffkit._leaves import promote
-from autodiffkit._paths import show
-from autodiffkit._result import Derivative, Gradient, block_table, describe_block, is_dunder
+from autodiffkit._linear_map import is_dunder
+from autodiffkit._paths import missing, show
+from autodiffkit._result import Derivative, Gradient, block_table, describe_block
 from autodiffkit._signature import Inputs, is_index
 from autodiffkit._trees import LEAF, Part, Tree
 from autodiffkit._vectors import Labels, labels, matrix
@@ -255,12 +256,17 @@ class HessianRow(eqx.Module):
             names = self._part.tree.children()
             step = names[key] if -len(names) <= key < len(names) else step
         part = self._child(step)
-        return self.wrt(step) if part is None else part
+        if part is not None:
+            return part
+        children, paths = self._part.tree.children(), self._inputs.paths
+        if children and step not in paths:
+            raise missing(self._name, "part and no argument", step, [*children, *paths])
+        return self.wrt(step)
 
     def _child(self, step: str) -> "HessianRow | None":
         if step not in self._part.tree.children():
             return None
-        part = self._part.tree.at(step)
+        part = self._part.tree.at(step, self._name)
         assert part is not None
         if not part.indices:
             raise NotDifferentiatedError(

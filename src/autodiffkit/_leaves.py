@@ -95,10 +95,16 @@ def describe_leaf(leaf: Any) -> str:
         return "a function"
     if dataclasses.is_dataclass(leaf) and not isinstance(leaf, type):
         return (
-            f"a {type(leaf).__name__}, a dataclass that is no pytree "
+            f"{_with_article(type(leaf).__name__)}, a dataclass that is no pytree "
             "(jax.tree_util.register_dataclass makes it one)"
         )
-    return f"{'an' if type(leaf).__name__[0] in 'aeiou' else 'a'} {type(leaf).__name__}"
+    if isinstance(leaf, np.ndarray):
+        return f"a NumPy array of dtype {leaf.dtype}"
+    return _with_article(type(leaf).__name__)
+
+
+def _with_article(name: str) -> str:
+    return f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
 
 
 def leaf_spec(path: Path, leaf: Any) -> LeafSpec:

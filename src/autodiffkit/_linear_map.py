@@ -206,6 +206,21 @@ class Transposed(StructuredMap):
         return f"transpose of {self._map!r}"
 
 
+def is_dunder(name: str) -> bool:
+    """Whether all kinds of protocols may ask for an attribute of this name."""
+    return name.startswith("__") and name.endswith("__")
+
+
+def ask_again(instance: Any, name: str) -> None:
+    """Lets a property that failed with an `AttributeError` say why.
+
+    Python answers such a failure by calling `__getattr__`, where the error is lost.
+    """
+    failed = getattr(type(instance), name, None)
+    if isinstance(failed, property) and failed.fget is not None:
+        failed.fget(instance)
+
+
 class LinearMap(StructuredMap):
     """A derivative that is applied and not stored: a Jacobian or Hessian without its matrix.
 
@@ -223,6 +238,17 @@ class LinearMap(StructuredMap):
     _function: str = eqx.field(static=True)
     _mode: str = eqx.field(static=True)
     _holomorphic: bool = eqx.field(static=True)
+
+    def __getattr__(self, name: str) -> NoReturn:
+        # Only reached when the usual lookup fails; see `Derivative.__getattr__`.
+        if is_dunder(name) or "_inputs" not in self.__dict__:
+            raise AttributeError(name)
+        ask_again(self, name)
+        whole = "adk.jacobian" if self._gradient is None else "adk.hessian"
+        raise NotDifferentiatedError(
+            f"{self._name} has no attribute {name!r}: it stores no blocks. Multiply with mv and "
+            f"rmv, or use {whole}, whose result has a block for each argument."
+        )
 
     @property
     def value(self) -> Any:

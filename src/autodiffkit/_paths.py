@@ -70,7 +70,13 @@ def find(node: Any, path: str) -> tuple[Any, Path] | None:
     return None
 
 
-def missing(call: str, kind: str, path: str, names: Iterable[str]) -> NotDifferentiatedError:
+def missing(
+    call: str,
+    kind: str,
+    path: str,
+    names: Iterable[str],
+    otherwise: str = "The call passed no arguments.",
+) -> NotDifferentiatedError:
     """The exception for a path that names nothing."""
-    known = nearest(path, names, f"There is no {kind} to name.")
+    known = nearest(path, names, otherwise)
     return NotDifferentiatedError(f"{call}: no {kind} {path!r}. {known}")

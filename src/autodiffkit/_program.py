@@ -6,7 +6,7 @@ and the rest (integer outputs, auxiliary data), which only passes through.
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import equinox as eqx
 import jax
@@ -149,8 +149,17 @@ class Program:
             return without_traceback(error)
         return None
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Program":
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a linear map holds a program, which cannot be pickled; pickle its .as_matrix(), or "
+            "the result of adk.jacobian or adk.hessian"
+        )
+
+    def __copy__(self) -> "Program":
         return self  # a program does not change
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Program":
+        return self
 
     @functools.cached_property
     def _key(self) -> Any:

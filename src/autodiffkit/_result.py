@@ -11,7 +11,7 @@ from jaxtyping import Array
 
 from autodiffkit._errors import NotDifferentiatedError, StructureError, columns, listed
 from autodiffkit._leaves import describe_array, promote
-from autodiffkit._linear_map import StructuredMap
+from autodiffkit._linear_map import StructuredMap, ask_again, is_dunder
 from autodiffkit._paths import Path, all_parts, missing, show
 from autodiffkit._signature import Inputs, is_index
 from autodiffkit._trees import Part, Tree, Values
@@ -47,9 +47,7 @@ class Derivative(StructuredMap):
         # copied has no fields yet, and dunders are asked for by all kinds of protocols.
         if is_dunder(name) or "_inputs" not in self.__dict__:
             raise AttributeError(name)
-        explain = getattr(type(self), name, None)
-        if isinstance(explain, property) and explain.fget is not None:
-            return explain.fget(self)  # it has failed, and is asked again for its own error
+        ask_again(self, name)
         return self._wrt_argument(name)
 
     @abc.abstractmethod
@@ -135,11 +133,11 @@ class Derivative(StructuredMap):
                 f"{self._name}.of: outputs are reached by names, not by {path!r}; entries of a "
                 "list by '0', '1' and so on."
             )
-        part = self._outputs.at(path)
+        part = self._outputs.at(path, self._name)
         if part is None:
-            raise missing(
-                self._name, "output", path, all_parts(leaf.path for leaf in self._outputs.leaves)
-            )
+            names = all_parts(leaf.path for leaf in self._outputs.leaves)
+            otherwise = "The output is a single array without a name."
+            raise missing(self._name, "output", path, names, otherwise)
         if not part.indices:
             raise NotDifferentiatedError(
                 f"{self._name}: no derivative of output {path!r}: {part.tree.why_held()}."
@@ -147,11 +145,6 @@ class Derivative(StructuredMap):
         leaves = jtu.tree_leaves(self._value.tree)
         value = jtu.tree_unflatten(part.tree.treedef, [leaves[i] for i in part.positions])
         return part, Values(value)
-
-
-def is_dunder(name: str) -> bool:
-    """Whether all kinds of protocols may ask for an attribute of this name."""
-    return name.startswith("__") and name.endswith("__")
 
 
 class FirstDerivative(Derivative):

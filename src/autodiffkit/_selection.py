@@ -12,6 +12,7 @@ from autodiffkit._errors import (
     columns,
     listed,
     nearest,
+    some_of,
 )
 from autodiffkit._leaves import LeafSpec
 from autodiffkit._paths import Path, all_parts, is_glob, names_part, show
@@ -51,8 +52,13 @@ def check_selection(call: str, option: str, selection: Any) -> Any:
             return patterns
     elif predicates and callable(selection):
         return selection
-    by_position = isinstance(selection, (int, tuple, list))
-    hint = " Arguments are selected by name here, not by position." if by_position else ""
+    hint = ""
+    if isinstance(selection, (int, tuple, list)):
+        hint = (
+            " Arguments are selected by name here, not by position."
+            if predicates
+            else " Outputs are selected by path here; that of a tuple's first entry is '0'."
+        )
     raise SelectionError(f"{call}: {option}={selection!r} is not {kinds}.{hint}")
 
 
@@ -96,10 +102,9 @@ def select(
     if callable(wrt):
         accepted = {path for path, value in able if _ask(call, wrt, path, value)}
         if able and not accepted:
-            shown = ", ".join(show(path) for path, _ in able[:8])
             raise SelectionError(
                 f"{call}: the predicate wrt accepted none of the differentiable leaves: "
-                f"{shown}{', ...' if len(able) > 8 else ''}."
+                f"{some_of([show(path) for path, _ in able])}."
             )
         return accepted
     chosen: set[Path] = set()
@@ -140,8 +145,8 @@ def _none_able(call: str, pattern: str, matched: Sequence[LeafSpec]) -> NotDiffe
         )
     rows = [(show(leaf.path), str(leaf.held)) for leaf in matched]
     return NotDifferentiableError(
-        f"{call}: wrt={pattern!r} matches nothing that can be differentiated."
-        + listed(columns(rows))
+        f"{call}: wrt={pattern!r} matches nothing that can be differentiated. Pass floating-point "
+        "arrays or numbers, or leave it out of wrt." + listed(columns(rows))
     )
 
 
@@ -154,7 +159,8 @@ def _no_match(
 ) -> SelectionError:
     if pattern in arguments:
         return SelectionError(
-            f"{call}: wrt={pattern!r} names an argument without leaves: it is None or empty."
+            f"{call}: wrt={pattern!r} names an argument without leaves: it is None or empty. Pass "
+            "a floating-point array or number, or leave it out of wrt."
         )
     for leaf in leaves:
         if pattern.startswith(show(leaf.path) + "."):

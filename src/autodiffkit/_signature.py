@@ -66,6 +66,12 @@ class Inputs:
         """The arguments that have something differentiated."""
         return tuple(argument.name for argument in self.arguments if argument.tree.selected)
 
+    @property
+    def paths(self) -> list[str]:
+        """Everything that has a name: the arguments, then their parts."""
+        leaves = (leaf.path for argument in self.arguments for leaf in argument.tree.leaves)
+        return [*(argument.name for argument in self.arguments), *all_parts(leaves)]
+
     def locate(self, call: str, path: Any) -> Part:
         """The part of the arguments under `path`.
 
@@ -91,7 +97,7 @@ class Inputs:
             if path == argument.name or path.startswith(argument.name + "."):
                 if argument.held is not None:
                     raise NotDifferentiatedError(f"{call}: no block for {path!r}: {argument.held}.")
-                part = argument.tree.at(rest)
+                part = argument.tree.at(rest, call)
                 if part is not None:
                     if not part.indices:
                         raise NotDifferentiatedError(
@@ -99,9 +105,7 @@ class Inputs:
                         )
                     return part.shifted(start)
             start += len(argument.tree.selected)
-        leaves = (leaf.path for argument in self.arguments for leaf in argument.tree.leaves)
-        names = [*(argument.name for argument in self.arguments), *all_parts(leaves)]
-        raise missing(call, "argument", path, names)
+        raise missing(call, "argument", path, self.paths)
 
     def positional(self, call: str, argnums: Any) -> list[Part]:
         """The parts at these positions of the call; `None` means all of them.
@@ -123,24 +127,29 @@ class Inputs:
                 paths = [""]
                 if argument.role == "variadic":
                     paths = [str(i) for i in range(len(argument.tree.treedef.children()))]
-                found = (argument.tree.at(path) for path in paths)
+                found = (argument.tree.at(path, call) for path in paths)
                 parts += [part.shifted(start) for part in found if part is not None]
             start += len(argument.tree.selected)
         if argnums is None:
             return parts
         try:
-            numbers = [operator.index(n) for n in ([argnums] if is_index(argnums) else argnums)]
+            numbers = [argnums] if is_index(argnums) else list(map(operator.index, argnums))
             return [parts[number] for number in numbers]
         except (IndexError, TypeError):
             raise StructureError(
                 f"{call}.to_jax: argnums={argnums!r} is not among the {len(parts)} positional "
-                "arguments of the call (arguments passed by keyword have no position)."
+                f"argument{'' if len(parts) == 1 else 's'} of the call (arguments passed by "
+                "keyword have no position)."
             ) from None
 
 
 def is_index(argnums: Any) -> bool:
     """Whether `argnums` is one position, of any integer type."""
-    return hasattr(argnums, "__index__")
+    try:
+        operator.index(argnums)
+    except TypeError:  # an array of several positions, say
+        return False
+    return True
 
 
 # The call with its values ---------------------------------------------------------
@@ -362,7 +371,7 @@ def _describe_call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
     positional = f"{len(args)} positional argument{'' if len(args) == 1 else 's'}"
     if not kwargs:
         return positional
-    return f"{positional} and the keywords {', '.join(kwargs)}"
+    return f"{positional} and the keyword{'' if len(kwargs) == 1 else 's'} {', '.join(kwargs)}"
 
 
 def _positions(
@@ -416,9 +425,11 @@ def _nothing_differentiable(call: str, raws: Sequence[_Raw]) -> NotDifferentiabl
             rows.append((raw.name, "None or empty"))
         else:
             rows += [(show(leaf.path), str(leaf.held)) for leaf in raw.tree.leaves]
-    what = (
-        "no argument holds a floating-point array or number" if rows else "there are no arguments"
-    )
+    if not rows:
+        return NotDifferentiableError(f"{call}: nothing to differentiate: there are no arguments.")
+    constants = ", or name a constant in wrt" if any(raw.reserve for raw in raws) else ""
     return NotDifferentiableError(
-        f"{call}: nothing to differentiate: {what}." + listed(columns(rows))
+        f"{call}: nothing to differentiate: the call passed no floating-point array or number. "
+        f"Convert to floating point what should be differentiated{constants}."
+        + listed(columns(rows))
     )

@@ -1,5 +1,6 @@
 """The callables that the transforms return: Equinox modules that wrap a function."""
 
+import contextlib
 import dataclasses
 from collections.abc import Callable
 from typing import Any, Generic, ParamSpec, Self
@@ -41,6 +42,9 @@ _CONCRETE_NEEDED = (
 )
 
 
+_WRAPPED = ("__module__", "__name__", "__qualname__", "__doc__", "__annotations__")
+
+
 class Transform(eqx.Module, Generic[P]):
     """A function that returns a derivative; made by `adk.jacobian` and its siblings.
 
@@ -66,6 +70,10 @@ class Transform(eqx.Module, Generic[P]):
             wrt=check_selection(call, "wrt", options.wrt),
             of=check_selection(call, "of", options.of),
         )
+        # As `functools.wraps` does, and `eqx.module_update_wrapper`, which makes a copy.
+        for name in _WRAPPED:
+            with contextlib.suppress(AttributeError):
+                setattr(self, name, getattr(function, name))
 
     @property
     def __wrapped__(self) -> Callable[P, Any]:
@@ -76,7 +84,7 @@ class Transform(eqx.Module, Generic[P]):
         # Like in Python itself, only what would have become a method does.
         if instance is None or not hasattr(type(self.__wrapped__), "__get__"):
             return self
-        return wrap(type(self), BoundMethod(self.__wrapped__, instance), self._options)
+        return type(self)(BoundMethod(self.__wrapped__, instance), self._options)
 
     # A module compares by its leaves, which may be arrays; a function by identity.
     __hash__ = object.__hash__
@@ -95,22 +103,23 @@ class Transform(eqx.Module, Generic[P]):
     def _plan(self, flat: FlatCall, selected: Any) -> Plan:
         return plan_first(flat, selected)[1]
 
-    def plan(self, /, *args: P.args, **kwargs: P.kwargs) -> Plan:
-        """Which sweeps a call with these arguments would run, and why.
+    @property
+    def plan(self) -> Callable[P, Plan]:
+        """Which sweeps a call would run, and why: `transform.plan(*args, **kwargs)`.
 
-        The function is traced and nothing is differentiated; it runs only if tracing needs
-        the value of an argument (Python control flow on it).
-
-        Args:
-            *args: As for the call itself; arrays may be `jax.ShapeDtypeStruct`s.
-            **kwargs: Likewise.
-
-        Returns:
-            The plan; print it.
-
-        Raises:
-            SignatureError: If tracing needs a value where only a structure was given.
+        It takes what the call itself takes, where arrays may be `jax.ShapeDtypeStruct`s, and
+        returns a `Plan`. The function is traced and nothing is differentiated; it runs only if
+        tracing needs the value of an argument (Python control flow on it). Where only a
+        structure was given then, that is a `SignatureError`.
         """
+
+        # No method: Equinox binds those in a way that claims the keyword `self`.
+        def plan(*args: P.args, **kwargs: P.kwargs) -> Plan:
+            return self._plan_call(args, kwargs)
+
+        return plan
+
+    def _plan_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Plan:
         flat = self._flat(args, kwargs, abstract=True)
         plans: list[Plan] = []
 
@@ -130,11 +139,6 @@ class Transform(eqx.Module, Generic[P]):
             flat = self._flat(args, kwargs)
             plans.append(self._plan(flat, flat.selected))
         return plans[0]
-
-
-def wrap(kind: type[Any], function: Callable[..., Any], options: Options) -> Any:
-    """A transform of that kind with the name and the docstring of the function."""
-    return eqx.module_update_wrapper(kind(function, options))
 
 
 class JacobianTransform(Transform[P]):

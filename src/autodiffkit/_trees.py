@@ -119,7 +119,7 @@ class Tree:
         """The names of the parts one step below the root."""
         return [name for name, _ in children_of(self._indexed)]
 
-    def at(self, path: str) -> "Part | None":
+    def at(self, path: str, call: str) -> "Part | None":
         """The part under `path`, `None` if there is none.
 
         Raises:
@@ -129,7 +129,10 @@ class Tree:
             return Part(self, tuple(range(len(self.leaves))), tuple(range(len(self.selected))))
         exact = [i for i, leaf in enumerate(self.leaves) if show(leaf.path[self.depth :]) == path]
         if len(exact) > 1:
-            raise StructureError(f"{path!r} is the path of {len(exact)} leaves; use .tree instead.")
+            whole = show(self.leaves[exact[0]].path)
+            raise StructureError(
+                f"{call}: {whole!r} is the path of {len(exact)} leaves; use .tree instead."
+            )
         if exact:
             leaf = self.leaves[exact[0]]
             part, positions = Tree(LEAF, (leaf,), len(leaf.path)), exact
@@ -186,7 +189,8 @@ class Tree:
             path = prefix + tuple(map(component, keys))
             name = repr(show(path)) if path else "the vector"
             if path not in specs:
-                known = nearest(show(path), map(show, filter(None, specs)), "It is a single array.")
+                names = [show(spec.path) for spec in self.specs if spec.path]
+                known = nearest(show(path), names, "It is a single array.")
                 raise StructureError(
                     f"{call}: {name} has no counterpart among the differentiated leaves. {known}"
                 )
