@@ -426,14 +426,14 @@ def test_errors_of_the_function_are_its_own():
         "unknown, something near",
         adk.SelectionError,
         lambda: adk.jacobian(model, wrt=("x", "parms"))(X, {"w": X}),
-        "jacobian(model): wrt='parms' matches nothing. Did you mean 'params' or 'params.w'?",
+        "jacobian(model): wrt='parms' matches nothing; did you mean 'params' or 'params.w'?",
     ),
     (
         "unknown part",
         adk.SelectionError,
         lambda: adk.jacobian(model, wrt="params.wieght")(X, {"weight": X}),
-        "jacobian(model): wrt='params.wieght' matches nothing. "
-        "Did you mean 'params.weight' or 'params'?",
+        "jacobian(model): wrt='params.wieght' matches nothing; "
+        "did you mean 'params.weight' or 'params'?",
     ),
     (
         "no arguments to name",
@@ -547,7 +547,7 @@ def test_wrt_that_does_not_fit(kind, call, text):
         "of, something near",
         adk.SelectionError,
         lambda: adk.jacobian(structured, of="enrgy")(X),
-        "jacobian(structured): of='enrgy' matches no output. Did you mean 'energy'?",
+        "jacobian(structured): of='enrgy' matches no output; did you mean 'energy'?",
     ),
     (
         "of, nothing near",
@@ -898,7 +898,7 @@ def held(value: Any) -> Any:
         "unknown, something near",
         adk.NotDifferentiatedError,
         lambda: adk.grad(quadratic)(X, {"a": X, "n": 1}).pp,
-        "grad(quadratic): no argument 'pp'. Did you mean 'p'?",
+        "grad(quadratic): no argument 'pp'; did you mean 'p'?",
     ),
     (
         "unknown, nothing near",
@@ -911,8 +911,8 @@ def held(value: Any) -> Any:
         "unknown part",
         adk.NotDifferentiatedError,
         lambda: adk.jacobian(model)(X, {"weight": X, "w": X}).wrt("params.wieght"),
-        "jacobian(model): no argument 'params.wieght'. "
-        "Did you mean 'params.weight' or 'params.w' or 'params'?",
+        "jacobian(model): no argument 'params.wieght'; "
+        "did you mean 'params.weight' or 'params.w' or 'params'?",
     ),
     (
         "position",
@@ -932,7 +932,7 @@ def held(value: Any) -> Any:
         "output, something near",
         adk.NotDifferentiatedError,
         lambda: adk.jacobian(structured)(X).of("enrgy"),
-        "jacobian(structured): no output 'enrgy'. Did you mean 'energy'?",
+        "jacobian(structured): no output 'enrgy'; did you mean 'energy'?",
     ),
     (
         "output that is an integer",
@@ -1144,8 +1144,8 @@ def pair() -> Any:
         "cotangent by another name",
         adk.StructureError,
         lambda: adk.jacobian(structured)(X).rmv({"enrgy": 1.0}),
-        "jacobian(structured).rmv: 'enrgy' has no counterpart among the differentiated leaves. "
-        "Did you mean 'energy'?",
+        "jacobian(structured).rmv: 'enrgy' has no counterpart among the differentiated leaves; "
+        "did you mean 'energy'?",
     ),
     (
         "cotangent with a structure",

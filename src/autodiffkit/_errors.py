@@ -60,14 +60,14 @@ def columns(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def nearest(name: str, names: Iterable[str], otherwise: str) -> str:
-    """A closing sentence with the names most like `name`, or with a few of all of them."""
+    """How a message goes on: with the names most like `name`, or with a few of all of them."""
     known = list(dict.fromkeys(names))
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
     if close:
-        return f"Did you mean {' or '.join(map(repr, close))}?"
+        return f"; did you mean {' or '.join(map(repr, close))}?"
     if not known:
-        return otherwise
-    return f"There is {some_of(list(map(repr, known)))}."
+        return f". {otherwise}"
+    return f". There is {some_of(list(map(repr, known)))}."
 
 
 def some_of(names: Sequence[str]) -> str:

@@ -240,7 +240,7 @@ def _select_outputs(call: str, of: Any, specs: list[LeafSpec]) -> list[LeafSpec]
         matched = [i for i, spec in enumerate(specs) if names_part(pattern, spec.path)]
         if not matched:
             raise SelectionError(
-                f"{call}: of={pattern!r} matches no output. "
+                f"{call}: of={pattern!r} matches no output"
                 + nearest(
                     pattern,
                     all_parts(spec.path for spec in specs),

@@ -79,4 +79,4 @@ def missing(
 ) -> NotDifferentiatedError:
     """The exception for a path that names nothing."""
     known = nearest(path, names, otherwise)
-    return NotDifferentiatedError(f"{call}: no {kind} {path!r}. {known}")
+    return NotDifferentiatedError(f"{call}: no {kind} {path!r}{known}")

@@ -174,4 +174,4 @@ def _no_match(
     hint = ""
     if is_glob(pattern) and reserved:
         hint = f" A glob does not reach {', '.join(map(repr, reserved))}; name it in words."
-    return SelectionError(f"{call}: wrt={pattern!r} matches nothing. {remedy}{hint}")
+    return SelectionError(f"{call}: wrt={pattern!r} matches nothing{remedy}{hint}")

@@ -192,7 +192,7 @@ class Tree:
                 names = [show(spec.path) for spec in self.specs if spec.path]
                 known = nearest(show(path), names, "It is a single array.")
                 raise StructureError(
-                    f"{call}: {name} has no counterpart among the differentiated leaves. {known}"
+                    f"{call}: {name} has no counterpart among the differentiated leaves{known}"
                 )
             spec = specs[path]
             if spec.held is not None:
