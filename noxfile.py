@@ -8,7 +8,7 @@ from pathlib import Path
 
 import nox
 
-nox.needs_version = ">=2024.4.15"
+nox.needs_version = ">=2025.2.9"
 nox.options.sessions = ["tests", "lint", "typing", "docs"]
 nox.options.default_venv_backend = "virtualenv"
 

@@ -210,6 +210,46 @@ def test_the_users_own_error_comes_through_as_it_is():
             jax.jit(transform(f))(1.0)
 
 
+@pytest.mark.parametrize("transform", TRANSFORMS)
+def test_what_fails_as_the_function_runs_is_not_taken_for_a_refusal_of_jax(transform):
+    def checked(x):
+        return jnp.sum(eqx.error_if(x, jnp.any(x > 0), "checked by the user"))
+
+    with pytest.raises(RuntimeError, match="checked by the user"):
+        transform(checked)(jnp.ones(2))
+    with jax.debug_nans(True), pytest.raises(FloatingPointError):
+        transform(lambda x: jnp.sum(jnp.log(-x)))(jnp.ones(2))
+
+
+def test_the_function_sees_its_arguments_in_the_order_of_the_call():
+    """JAX sorts the keys of a dict when it rebuilds one; neither keywords nor constants are."""
+
+    def f(x, held, **keywords):
+        return jnp.stack([*keywords.values(), *held.values()]) * x
+
+    held = {"d": 3.0, "c": 4.0}
+    expected = f(1.0, held, b=1.0, a=2.0)
+    J = adk.jacobian(f, wrt=("x", "keywords"))(1.0, held, b=1.0, a=2.0)
+    np.testing.assert_array_equal(J.value, expected)
+    np.testing.assert_array_equal(J.x, expected)
+    np.testing.assert_array_equal(J.keywords["b"], [1, 0, 0, 0])
+    seen = []
+    adk.jacobian(lambda x, o: (seen.append(o), x)[1], wrt="x")(1.0, held)
+    assert seen[0] is held
+
+
+def test_a_constant_that_jax_cannot_flatten_is_passed_as_it_is():
+    def f(x, table):
+        return x * table["a"]
+
+    J = adk.jacobian(f)(jnp.ones(2), {1: 2, "a": 3.0})
+    np.testing.assert_array_equal(J.x, 3 * np.eye(2))
+    with pytest.raises(AttributeError, match="what JAX cannot flatten as a pytree is constant"):
+        _ = J.table
+    with pytest.raises(adk.SignatureError, match="'table' could not be flattened"):
+        adk.jacobian(f, wrt="table")(jnp.ones(2), {1: 2, "a": 3.0})
+
+
 def test_what_was_chosen_is_logged(caplog):
     with caplog.at_level(logging.DEBUG, logger="autodiffkit"):
         adk.jacobian(lambda x: x**2)(jnp.ones(3))
@@ -217,3 +257,12 @@ def test_what_was_chosen_is_logged(caplog):
         "jacobian(<lambda>): forward mode, 3 forward and 0 reverse sweeps; "
         "3 forward against 3 reverse directions"
     ]
+
+
+def test_of_a_hessian_both_choices_are_logged(caplog):
+    with caplog.at_level(logging.DEBUG, logger="autodiffkit"):
+        adk.hessian(lambda x: jnp.sum(x**2))(jnp.ones(3))
+        adk.linearize(jnp.sin)(jnp.ones(2)).as_matrix()
+    first, second = caplog.messages
+    assert "; of the first derivative, hessian(<lambda>): reverse mode, 0 forward and 1" in first
+    assert second.startswith("linearize(sin).as_matrix: forward mode")

@@ -494,3 +494,30 @@ def test_a_bound_object_whose_name_is_that_of_another_argument():
         J = adk.jacobian(f)(X)
         assert paths(J) == ["self"]
         np.testing.assert_allclose(J["self"], 2 * np.eye(2))
+
+
+def test_static_and_class_methods_in_either_order():
+    class Holder:
+        @adk.jacobian
+        @staticmethod
+        def inner(x):
+            return x**2
+
+        @staticmethod
+        @adk.jacobian
+        def outer(x):
+            return x**2
+
+        @classmethod
+        @adk.jacobian
+        def of_class(cls, x):
+            return x**2
+
+    for call in (Holder.inner, Holder().inner, Holder.outer, Holder().outer, Holder.of_class):
+        assert call(3.0).x == 6
+    with pytest.raises(adk.SignatureError) as caught:
+        adk.jacobian(classmethod(lambda cls, x: x))
+    assert str(caught.value) == (
+        "jacobian takes a function, and @classmethod makes something else of it; write "
+        "@classmethod above @adk.jacobian."
+    )

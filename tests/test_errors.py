@@ -752,9 +752,9 @@ def test_modes_that_are_impossible(kind, call, text, jit):
 def test_a_function_that_jax_cannot_differentiate(transform):
     name = transform.__name__
     assert message(adk.ModeError, lambda: transform(callback)(X)).startswith(
-        f"{name}(callback): JAX cannot differentiate this function in any mode. Hold constant "
-        "what enters the operation that refuses (wrt=, jax.lax.stop_gradient), or give it a rule "
-        f"of its own (jax.custom_jvp).\n  {NO_CALLBACK}"
+        f"{name}(callback): JAX evaluates this function but cannot differentiate it in any mode. "
+        "Hold constant what enters the operation that refuses (wrt=, jax.lax.stop_gradient), or "
+        f"give it a rule of its own (jax.custom_jvp).\n  {NO_CALLBACK}"
     )
 
 
@@ -763,7 +763,7 @@ def test_a_function_that_jax_cannot_differentiate_inside_jit():
     assert found.startswith("jacobian(callback): ")
     assert NO_CALLBACK in found
     found = message(adk.ModeError, lambda: jax.jit(lambda x: adk.linearize(callback)(x).mv(x))(X))
-    assert found.startswith("linearize(callback): JAX cannot differentiate this function")
+    assert found.startswith("linearize(callback): JAX evaluates this function but cannot")
     assert NO_CALLBACK in found
 
 

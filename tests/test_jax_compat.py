@@ -113,6 +113,29 @@ def test_a_custom_vjp_leaves_an_equation_that_refuses_when_batched():
         jax.eval_shape(jax.vmap(tangent_map), jnp.ones(1))
 
 
+def test_the_rule_of_a_custom_vjp_is_known_by_its_function():
+    @jax.custom_vjp
+    def f(x):
+        return x**2
+
+    def backward(x, g):
+        return (2 * x * g,)
+
+    f.defvjp(lambda x: (x**2, x), backward)
+
+    def rule():
+        _, tangent_map = jax.linearize(f, 2.0)
+        (equation,) = jax.make_jaxpr(tangent_map)(1.0).jaxpr.eqns
+        return equation.params["bwd"]
+
+    first, second = rule(), rule()
+    assert first is not second
+    key = compat.rule_key(first)
+    assert key == compat.rule_key(second)
+    assert key[:2] == ("rule", backward)
+    assert compat.rule_key(backward) is None
+
+
 def test_equinox_keeps_the_name_of_a_wrapped_function():
     class Wrapper(eqx.Module):
         f: object

@@ -20,25 +20,33 @@ def test_without_arrays_the_host_answers():
 
 
 @pytest.mark.parametrize(
-    ("folder", "limit", "usage", "prefix"),
+    ("folder", "limit", "usage", "prefix", "membership"),
     [
-        ("", "memory.max", "memory.current", ""),
-        ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
+        ("", "memory.max", "memory.current", "", "0::/"),
+        ("job/step", "memory.max", "memory.current", "", "0::/job/step/task"),
+        ("", "memory.max", "memory.current", "", "0::/job/step"),
+        (
+            "memory/job",
+            "memory.limit_in_bytes",
+            "memory.usage_in_bytes",
+            "total_",
+            "7:cpu:/x\n4:hugetlb,memory:/job",
+        ),
     ],
 )
-def test_a_cgroup_sets_a_limit(tmp_path: Path, folder, limit, usage, prefix):
+def test_a_cgroup_sets_a_limit(tmp_path: Path, folder, limit, usage, prefix, membership):
     root = tmp_path / folder
-    root.mkdir(exist_ok=True)
+    root.mkdir(parents=True, exist_ok=True)
     (root / limit).write_text("1000\n")
     (root / usage).write_text("400\n")
     (root / "memory.stat").write_text(f"{prefix}active_file 30\n{prefix}inactive_file 20\nanon 9\n")
-    assert 650 in _memory._cgroup_bytes(tmp_path)
+    assert 650 in _memory._cgroup_bytes(tmp_path, membership)
 
 
 def test_no_limit_is_no_limit(tmp_path: Path):
     (tmp_path / "memory.max").write_text("max\n")
     (tmp_path / "memory.current").write_text("400\n")
-    assert _memory._cgroup_bytes(tmp_path) == [None, None]
+    assert _memory._cgroup_bytes(tmp_path, "") == [None]
 
 
 def test_an_accelerator_tells_its_own(monkeypatch):
@@ -57,6 +65,7 @@ def test_a_host_that_is_not_linux_tells_all_of_it(monkeypatch):
 
     monkeypatch.setattr(Path, "read_text", refuse)
     assert _memory._host_bytes() > 2**20
+    assert _memory.available_bytes([]) > 2**20
     monkeypatch.setattr(_memory.os, "sysconf", lambda _: (_ for _ in ()).throw(ValueError))
     assert _memory._host_bytes() is None
 

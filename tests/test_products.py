@@ -201,6 +201,17 @@ def test_linear_maps_of_equal_programs_are_equal_structures():
     assert len(traces) == 1
 
 
+def test_a_linear_map_of_a_custom_rule_is_a_carry():
+    f = CASES["custom_vjp"].function
+
+    def step(carry, _):
+        return adk.linearize(f)(carry.value / 10), None
+
+    first = adk.linearize(f)(jnp.arange(4.0))
+    last, _ = jax.lax.scan(step, first, length=2)
+    assert_close(last.rmv(jnp.ones(4)).x, 2 * (jnp.arange(4.0) ** 2 / 10) ** 2 / 10, 40)
+
+
 def test_low_precision_products_accumulate_in_float32():
     x = jnp.full(4096, 0.1, jnp.bfloat16)
     G = adk.grad(lambda x: jnp.sum(x.astype(jnp.float32) ** 2).astype(jnp.bfloat16))(x)

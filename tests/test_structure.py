@@ -872,3 +872,16 @@ def test_a_result_prints_while_its_leaves_are_not_arrays():
     J = adk.jacobian(labelled)(X, {"s": 2.0})
     assert "Jacobian of labelled" in repr(jax.tree.map(lambda leaf: None, J))
     assert "float32[2, 2]" in repr(jax.eval_shape(lambda x: adk.jacobian(jnp.sin)(x), X))
+
+
+def test_derivatives_of_derivatives_are_named_like_them():
+    JH = adk.jacobian(adk.hessian(lambda x: jnp.sum(x**3)))(X)
+    assert [path for path, _ in JH.row_labels] == ["x.x", "value", "grad.x"]
+    np.testing.assert_allclose(JH.of("x.x").as_matrix().shape, (X.size**2, X.size))
+    JJ = adk.jacobian(adk.grad(lambda x, y: jnp.sum(x * y)))(X, 2.0)
+    assert [path for path, _ in JJ.row_labels] == ["x", "y", "value"]
+    # What somebody has filtered or mapped has no such names, and still a Jacobian.
+    filtered = adk.jacobian(lambda x: eqx.filter(adk.jacobian(jnp.sin)(x), lambda a: a.ndim == 2))(
+        X
+    )
+    assert len(filtered.row_labels) == 1

@@ -10,7 +10,7 @@ from jaxtyping import Array
 
 from autodiffkit._errors import AutodiffError, ModeError, NotDifferentiableError, columns, listed
 from autodiffkit._flat_call import FlatCall
-from autodiffkit._jax_compat import is_eager
+from autodiffkit._jax_compat import is_eager, is_staging
 from autodiffkit._leaves import LeafSpec, is_complex
 from autodiffkit._memory import refuse_too_large
 from autodiffkit._paths import show
@@ -21,6 +21,9 @@ from autodiffkit._sweeps import Blocks, EagerSweeps, StagedSweeps, prepare
 from autodiffkit._trees import Tree, Values
 
 Sweeps = EagerSweeps | StagedSweeps
+
+# What is no refusal of JAX to differentiate: ours, and what happens as the function runs.
+_OWN_ERRORS = (AutodiffError, FloatingPointError, jax.errors.JaxRuntimeError)
 
 _logger = logging.getLogger("autodiffkit")
 
@@ -68,16 +71,20 @@ def linear_map(flat: FlatCall) -> tuple[Evaluated, Linear]:
 def _prepared(flat: FlatCall, function: FlatFunction, selected: Sequence[Any]) -> Sweeps:
     """Evaluates or stages a flat function.
 
+    Where that fails, the user's function is evaluated once more, to tell its own errors from
+    what JAX cannot differentiate.
+
     Raises:
         ModeError: If JAX can evaluate the function but not linearise it.
     """
     try:
         return prepare(function, selected)
-    except AutodiffError:
+    except _OWN_ERRORS:
         raise
     except Exception as error:
         try:
-            jax.eval_shape(flat, *selected)
+            # With the values, if there are any: a check of values fails here as it did there.
+            jax.eval_shape(flat, *selected) if is_staging() else flat(*selected)
         except Exception:  # the function itself is at fault: its error is the user's
             raise error from None
         raise _not_differentiable(flat, error) from error
@@ -86,7 +93,7 @@ def _prepared(flat: FlatCall, function: FlatFunction, selected: Sequence[Any]) -
 def _linearized(flat: FlatCall, sweeps: Sweeps) -> tuple[list[Array], list[Any], Linear]:
     try:
         return sweeps.linearized
-    except AutodiffError:
+    except _OWN_ERRORS:
         raise
     except Exception as error:  # the function has been staged: it can be evaluated
         raise _not_differentiable(flat, error) from error
@@ -94,9 +101,9 @@ def _linearized(flat: FlatCall, sweeps: Sweeps) -> tuple[list[Array], list[Any],
 
 def _not_differentiable(flat: FlatCall, error: Exception) -> ModeError:
     return ModeError(
-        f"{flat.call}: JAX cannot differentiate this function in any mode. Hold constant what "
-        "enters the operation that refuses (wrt=, jax.lax.stop_gradient), or give it a rule of "
-        "its own (jax.custom_jvp)." + listed([reason(error)])
+        f"{flat.call}: JAX evaluates this function but cannot differentiate it in any mode. Hold "
+        "constant what enters the operation that refuses (wrt=, jax.lax.stop_gradient), or give it "
+        "a rule of its own (jax.custom_jvp)." + listed([reason(error)])
     )
 
 

@@ -227,9 +227,13 @@ def _named_leaves(out: Any) -> tuple[list[Path], list[Any], Any]:
     keyed, _ = jtu.tree_flatten_with_path(out, is_leaf=lambda x: isinstance(x, StructuredMap))
     paths: list[Path] = []
     for keys, node in keyed:
-        path = tuple(map(component, keys))
-        inside = node._leaf_paths() if isinstance(node, StructuredMap) else [()]
-        paths += [path + rest for rest in inside]
+        inside: list[Path] = [()]
+        if isinstance(node, StructuredMap):
+            inside = node._leaf_paths()
+            generic, _ = jtu.tree_flatten_with_path(node)
+            if len(inside) != len(generic):  # somebody has mapped leaves to None
+                inside = [tuple(map(component, rest)) for rest, _ in generic]
+        paths += [tuple(map(component, keys)) + rest for rest in inside]
     leaves, treedef = jtu.tree_flatten(out)
     return paths, leaves, treedef
 

@@ -12,7 +12,7 @@ from jaxtyping import Array
 from autodiffkit._errors import NotDifferentiatedError
 from autodiffkit._leaves import promote
 from autodiffkit._linear_map import is_dunder
-from autodiffkit._paths import missing, show
+from autodiffkit._paths import Path, missing, show
 from autodiffkit._result import Derivative, Gradient, block_table, describe_block
 from autodiffkit._signature import Inputs, is_index
 from autodiffkit._trees import LEAF, Part, Tree
@@ -41,6 +41,14 @@ class Hessian(Derivative):
     _first: tuple[tuple[Array, ...], ...]
 
     _verb: ClassVar[str] = "hessian"
+
+    def _leaf_paths(self) -> list[Path]:
+        first = [
+            ("grad", *row.path, *column.path)
+            for row in self._outputs.specs
+            for column in self._domain.specs
+        ]
+        return [*super()._leaf_paths(), *first]
 
     @property
     def _codomain(self) -> Tree:

@@ -59,3 +59,19 @@ def dataclass_fields(kind: type, names: Sequence[str]) -> tuple[list[str], list[
     except Exception:  # a node with flattening code of its own may raise anything at all
         return None
     return None
+
+
+def rule_key(value: Any) -> tuple[Any, ...] | None:
+    """What the backward rule of a `jax.custom_vjp` is in an equation, in comparable form.
+
+    JAX wraps the user's function anew in each trace, in a class that has no public name; the
+    function itself and the structures of its arguments stay the same.
+
+    Returns:
+        A key, or `None` for any other parameter.
+    """
+    if type(value).__name__ != "WrappedFun":
+        return None
+    arguments = [argument for _, arguments in value.transforms for argument in arguments]
+    trees = tuple(x for x in arguments if isinstance(x, jtu.PyTreeDef))
+    return "rule", value.f, trees

@@ -1,6 +1,7 @@
 """What every derivative is: a linear map between structured spaces."""
 
 import abc
+import logging
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -344,6 +345,7 @@ class LinearMap(StructuredMap):
             refuse_too_large(call, ends.targets, ends.sources, residuals, instead=instead)
         sweeps = LinearSweeps(self._linear, ends)
         plan = make_plan(call, ends, self._mode, sweeps.obstacle)
+        logging.getLogger("autodiffkit").debug("%s", plan.summary)
         return matrix(sweeps.run(plan.mode), ends.sources, ends.targets)
 
     @property

@@ -27,7 +27,12 @@ def available_bytes(arrays: Iterable[Any]) -> int | None:
         return statistics["bytes_limit"] - statistics.get("bytes_in_use", 0)
     if device is not None and device.platform != "cpu":
         return None
-    known = [n for n in (_host_bytes(), *_cgroup_bytes(_CGROUP)) if n is not None]
+    try:
+        membership = Path("/proc/self/cgroup").read_text()
+    except OSError:  # not Linux
+        membership = ""
+    limits = _cgroup_bytes(_CGROUP, membership)
+    known = [n for n in (_host_bytes(), *limits) if n is not None]
     return min(known, default=None)
 
 
@@ -52,12 +57,31 @@ def _host_bytes() -> int | None:
         return None
 
 
-def _cgroup_bytes(root: Path) -> list[int | None]:
-    """What version 2 and version 1 of cgroups leave, where they set a limit."""
-    return [
-        _left(root, "memory.max", "memory.current", ""),
-        _left(root / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
-    ]
+def _cgroup_bytes(root: Path, membership: str) -> list[int | None]:
+    """What cgroups leave, where they set a limit.
+
+    Args:
+        root: Where they are mounted.
+        membership: The text of `/proc/self/cgroup`, which names the process's own group; the
+            limits of the groups above it hold as well.
+
+    Returns:
+        What each group leaves, `None` where there is no limit.
+    """
+    left: list[int | None] = []
+    for line in membership.splitlines() or ["0::/"]:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            mount, names = root, ("memory.max", "memory.current", "")
+        elif "memory" in controllers.split(","):
+            mount = root / "memory"
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_")
+        else:
+            continue
+        own = mount / path.lstrip("/")
+        folders = [own, *(folder for folder in own.parents if folder.is_relative_to(mount))]
+        left += [_left(folder, *names) for folder in folders]
+    return left
 
 
 def _left(folder: Path, limit: str, usage: str, prefix: str) -> int | None:

@@ -104,6 +104,7 @@ class Plan:
         return (
             f"{self._call}: {_NAMES.get(self.mode, self.mode)} mode, {self.forward_sweeps} forward "
             f"and {self.reverse_sweeps} reverse sweeps; {self.reason}"
+            + (f"; of the first derivative, {self.gradient.summary}" if self.gradient else "")
         )
 
 

@@ -14,6 +14,8 @@ import jax.extend
 import numpy as np
 from jaxtyping import Array
 
+from autodiffkit._jax_compat import rule_key
+
 FlatFunction = Callable[..., tuple[list[Array], list[Any]]]
 
 
@@ -23,11 +25,9 @@ FlatFunction = Callable[..., tuple[list[Array], list[Any]]]
 class Staged:
     """A flat function, traced once; calling it evaluates the trace."""
 
-    outs: list[jax.ShapeDtypeStruct]
-
     def __init__(self, function: FlatFunction, primals: Sequence[Any]) -> None:
-        self._jaxpr, (self.outs, _) = jax.make_jaxpr(function, return_shape=True)(*primals)
-        self._count = len(self.outs)
+        self._jaxpr, (outs, _) = jax.make_jaxpr(function, return_shape=True)(*primals)
+        self._count = len(outs)
 
     def __call__(self, *primals: Array) -> tuple[list[Array], list[Any]]:
         results = list(jax.extend.core.jaxpr_as_fun(self._jaxpr)(*primals))
@@ -68,11 +68,7 @@ class Linear(eqx.Module):
 
     def pull_obstacle(self) -> Exception | None:
         """Why the map cannot be transposed, `None` if it can."""
-        try:
-            self.transpose()
-        except Exception as error:  # any equation may refuse, each in its own way
-            return without_traceback(error)
-        return None
+        return self.program.pull_obstacle
 
 
 def as_linear(function: Callable[..., list[Array]], sources: Sequence[Any]) -> Linear:
@@ -103,8 +99,8 @@ class Program:
     """A jaxpr that is linear in its last inputs; those before them are residuals.
 
     It equals another one of the same text, so that results of two calls have equal
-    structures. What has no text, such as the backward rule of a `jax.custom_vjp`, is
-    compared by identity.
+    structures. What has no text is compared by identity, as is the function that is the
+    backward rule of a `jax.custom_vjp`.
     """
 
     def __init__(self, jaxpr: Any, arity: int) -> None:
@@ -145,6 +141,15 @@ class Program:
         try:
             # Batched, because some rules refuse only when they are batched or compiled.
             jax.eval_shape(push, self.residuals, batch)
+        except Exception as error:  # any equation may refuse, each in its own way
+            return without_traceback(error)
+        return None
+
+    @functools.cached_property
+    def pull_obstacle(self) -> Exception | None:
+        """Why the program cannot be transposed."""
+        try:
+            _ = self.transposed
         except Exception as error:  # any equation may refuse, each in its own way
             return without_traceback(error)
         return None
@@ -208,8 +213,9 @@ def _param_key(value: Any) -> Any:
         case dict():
             return tuple((key, _param_key(item)) for key, item in value.items())
         case _:
+            key = rule_key(value) or (type(value), value)
             try:
-                hash(value)
+                hash(key)
             except TypeError:
                 return ("object", id(value))
-            return type(value), value
+            return key

@@ -13,9 +13,9 @@ class Record:
     (a `dict` would sort them). It is what derivatives use wherever a value per argument
     is needed: `J.tree`, `J.rmv(dy)`, the vectors that `J.mv` accepts.
 
-    A record has no public methods, so that every argument name is free: `record.x`,
-    `record["x"]`, `len(record)`, `"x" in record`, `dict(record)`; iteration gives
-    pairs of a name and its value.
+    A record has no public methods, so that argument names are free: `record.x`,
+    `record["x"]`, `len(record)`, `"x" in record`; iteration gives pairs of a name and its
+    value, so that `dict(iter(record))` is the dict of them.
     """
 
     __slots__ = ("__weakref__", "_names", "_values")

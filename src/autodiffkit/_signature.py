@@ -168,6 +168,7 @@ class BoundCall:
     structs: list[Any]
     _function: Function
     _leaves: dict[str, list[Any]]  # by argument; what is not here is passed as it came
+    _rebuilt: frozenset[str]  # arguments with a leaf that is replaced
     _passed: inspect.BoundArguments
     _by_keyword: frozenset[str]
 
@@ -197,8 +198,8 @@ class BoundCall:
         arguments = dict(self._passed.arguments)
         bound = self._function.bound
         for argument in self.inputs.arguments:
-            if argument.name not in self._leaves:
-                continue
+            if argument.name not in self._rebuilt:
+                continue  # what is held is passed as it came
             leaves = list(self._leaves[argument.name])
             for i in argument.tree.selected:
                 leaves[i] = next(values)
@@ -230,7 +231,8 @@ class BoundCall:
             elif parameter.kind is parameter.VAR_POSITIONAL:
                 args.extend(arguments[name])
             elif parameter.kind is parameter.VAR_KEYWORD:
-                kwargs.update(arguments[name])
+                # JAX rebuilds a dict with sorted keys; the function sees the caller's order.
+                kwargs.update({key: arguments[name][key] for key in self._passed.arguments[name]})
             elif parameter.kind is parameter.POSITIONAL_ONLY:
                 args.append(arguments[name])
             elif parameter.kind is parameter.KEYWORD_ONLY or name in self._by_keyword or gap:
@@ -257,6 +259,7 @@ class _Raw:
     reserve: str | None = None
     leaves: list[Any] = dataclasses.field(default_factory=list[Any])
     tree: Tree | None = None
+    flaw: SignatureError | None = None  # why it could not be flattened
 
 
 def bind(
@@ -296,7 +299,7 @@ def bind(
     raws = _arguments(function, passed)
     for raw in raws:
         if raw.reserve is None or names_argument(wrt, raw.name):
-            raw.leaves, raw.tree = _flatten(call, raw.name, raw.value, abstract=abstract)
+            _flatten(call, raw, needed=names_argument(wrt, raw.name), abstract=abstract)
     pairs = [
         pair
         for raw in raws
@@ -310,8 +313,14 @@ def bind(
         tuple(_argument(raw, chosen, positions.get(raw.name), signature) for raw in raws)
     )
     if not inputs.specs:
-        raise _nothing_differentiable(call, raws)
+        flaws = (raw.flaw for raw in raws if raw.flaw is not None)
+        raise next(flaws, _nothing_differentiable(call, raws))
     leaves = {raw.name: raw.leaves for raw in raws if raw.tree is not None}
+    rebuilt = frozenset(
+        argument.name
+        for argument in inputs.arguments
+        if argument.tree.selected or any(map(_is_struct, leaves.get(argument.name, ())))
+    )
     specs = [
         (spec, leaf)
         for argument in inputs.arguments
@@ -323,6 +332,7 @@ def bind(
         [x for spec, x in specs if spec.held is not None and _is_struct(x)],
         function,
         leaves,
+        rebuilt,
         passed,
         by_keyword,
     )
@@ -390,23 +400,27 @@ def _positions(
     return positions, frozenset(by_keyword)
 
 
-def _flatten(call: str, name: str, value: Any, *, abstract: bool) -> tuple[list[Any], Tree]:
-    """The leaves of one argument and its structure; what cannot be selected is held."""
+def _flatten(call: str, raw: _Raw, *, needed: bool, abstract: bool) -> None:
+    """Fills in the leaves of an argument and its structure; what cannot be selected is held."""
     try:
-        keyed, treedef = jtu.tree_flatten_with_path(value)
+        keyed, treedef = jtu.tree_flatten_with_path(raw.value)
     except Exception as error:
-        raise SignatureError(
-            f"{call}: argument {name!r} could not be flattened as a pytree: {error}"
-        ) from error
-    leaves = [leaf for _, leaf in keyed]
-    specs = tuple(_input_spec((name, *map(component, keys)), leaf) for keys, leaf in keyed)
-    for spec, leaf in zip(specs, leaves, strict=True):
+        raw.flaw = SignatureError(
+            f"{call}: argument {raw.name!r} could not be flattened as a pytree: {error}"
+        )
+        if needed:
+            raise raw.flaw from error
+        raw.reserve = "what JAX cannot flatten as a pytree is constant"
+        return
+    specs = tuple(_input_spec((raw.name, *map(component, keys)), leaf) for keys, leaf in keyed)
+    raw.leaves = [leaf for _, leaf in keyed]
+    raw.tree = Tree(treedef, specs, depth=1)
+    for spec, leaf in zip(specs, raw.leaves, strict=True):
         if _is_struct(leaf) and not abstract:
             raise SignatureError(
                 f"{call}: {show(spec.path)!r} is a jax.ShapeDtypeStruct, which has no values. "
                 "Only .plan(...) takes structures; pass an array here."
             )
-    return leaves, Tree(treedef, specs, depth=1)
 
 
 def _input_spec(path: Path, leaf: Any) -> LeafSpec:

@@ -62,7 +62,6 @@ class EagerSweeps:
 
     def __init__(self, function: FlatFunction, primals: Sequence[Array]) -> None:
         self.linearized = linearize(function, primals)
-        self.outs: list[Any] = self.linearized[0]
 
     def name(self, ends: Ends) -> None:
         """Says what the inputs and outputs are, which is known once the function has run."""
@@ -88,7 +87,6 @@ class StagedSweeps:
     def __init__(self, function: FlatFunction, primals: Sequence[Array]) -> None:
         self._primals = tuple(primals)
         self._staged = Staged(function, primals)
-        self.outs: list[Any] = self._staged.outs
 
     def name(self, ends: Ends) -> None:
         """Says what the inputs and outputs are, which is known once the function is traced."""

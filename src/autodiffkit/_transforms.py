@@ -58,6 +58,11 @@ class Transform(eqx.Module, Generic[P]):
     _verb = ""
 
     def __init__(self, function: Callable[P, Any], options: Options) -> None:
+        if isinstance(function, classmethod):
+            raise SignatureError(
+                f"{self._verb} takes a function, and @classmethod makes something else of it; "
+                f"write @classmethod above @adk.{self._verb}."
+            )
         if not callable(function):
             raise SignatureError(
                 f"{self._verb} takes a function or a callable module; got {function!r}."
@@ -82,7 +87,12 @@ class Transform(eqx.Module, Generic[P]):
 
     def __get__(self, instance: Any, owner: Any = None) -> Self:
         # Like in Python itself, only what would have become a method does.
-        if instance is None or not hasattr(type(self.__wrapped__), "__get__"):
+        wrapped = self.__wrapped__
+        if (
+            instance is None
+            or isinstance(wrapped, staticmethod)
+            or not hasattr(type(wrapped), "__get__")
+        ):
             return self
         return type(self)(BoundMethod(self.__wrapped__, instance), self._options)
 

@@ -95,6 +95,9 @@ class Tree:
         leaves: list[Any] = [None] * len(self.leaves)
         for i, value in zip(self.selected, values, strict=True):
             leaves[i] = value
+        return self._rebuilt(leaves)
+
+    def _rebuilt(self, leaves: Iterable[Any]) -> Any:
         try:
             return unflatten(self.treedef, leaves)
         except Exception as error:
@@ -113,7 +116,7 @@ class Tree:
     @functools.cached_property
     def _indexed(self) -> Any:
         """The pytree with the number of each leaf in its place."""
-        return unflatten(self.treedef, range(len(self.leaves)))
+        return self._rebuilt(range(len(self.leaves)))
 
     def children(self) -> list[str]:
         """The names of the parts one step below the root."""
