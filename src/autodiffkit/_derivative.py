@@ -10,13 +10,13 @@ from jaxtyping import Array
 
 from autodiffkit._errors import AutodiffError, ModeError, NotDifferentiableError, columns, listed
 from autodiffkit._flat_call import FlatCall
+from autodiffkit._inputs import Inputs
 from autodiffkit._jax_compat import is_eager, is_staging
 from autodiffkit._leaves import LeafSpec, is_complex
 from autodiffkit._memory import refuse_too_large
 from autodiffkit._paths import show
 from autodiffkit._plan import Ends, Plan, make_plan, reason
 from autodiffkit._program import FlatFunction, Linear
-from autodiffkit._signature import Inputs
 from autodiffkit._sweeps import Blocks, EagerSweeps, StagedSweeps, prepare
 from autodiffkit._trees import Tree, Values
 

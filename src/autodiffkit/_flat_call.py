@@ -17,6 +17,7 @@ from autodiffkit._errors import (
     listed,
     nearest,
 )
+from autodiffkit._inputs import Inputs
 from autodiffkit._leaves import (
     LeafSpec,
     describe_leaf,
@@ -29,7 +30,7 @@ from autodiffkit._leaves import (
 from autodiffkit._linear_map import StructuredMap
 from autodiffkit._paths import Path, all_parts, component, names_part, show
 from autodiffkit._plan import Ends
-from autodiffkit._signature import BoundCall, Inputs
+from autodiffkit._signature import BoundCall
 from autodiffkit._trees import Tree, Values
 
 

@@ -10,11 +10,11 @@ import lineax as lx
 from jaxtyping import Array
 
 from autodiffkit._errors import NotDifferentiatedError
+from autodiffkit._inputs import Inputs, is_index
 from autodiffkit._leaves import promote
 from autodiffkit._linear_map import is_dunder
 from autodiffkit._paths import Path, missing, show
 from autodiffkit._result import Derivative, Gradient, block_table, describe_block
-from autodiffkit._signature import Inputs, is_index
 from autodiffkit._trees import LEAF, Part, Tree
 from autodiffkit._vectors import Labels, labels, matrix
 

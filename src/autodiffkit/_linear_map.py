@@ -17,6 +17,7 @@ from autodiffkit._errors import (
     columns,
     listed,
 )
+from autodiffkit._inputs import Inputs
 from autodiffkit._jax_compat import is_eager
 from autodiffkit._leaves import LeafSpec, is_complex
 from autodiffkit._memory import refuse_too_large
@@ -24,7 +25,6 @@ from autodiffkit._paths import Path, component, show
 from autodiffkit._plan import Ends, make_plan, reason
 from autodiffkit._program import Linear
 from autodiffkit._records import make_record
-from autodiffkit._signature import Inputs
 from autodiffkit._sweeps import LinearSweeps
 from autodiffkit._trees import Tree, Values
 from autodiffkit._vectors import (

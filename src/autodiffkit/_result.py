@@ -10,10 +10,10 @@ import lineax as lx
 from jaxtyping import Array
 
 from autodiffkit._errors import NotDifferentiatedError, StructureError, columns, listed
+from autodiffkit._inputs import Inputs, is_index
 from autodiffkit._leaves import describe_array, promote
 from autodiffkit._linear_map import StructuredMap, ask_again, is_dunder
 from autodiffkit._paths import Path, all_parts, missing, show
-from autodiffkit._signature import Inputs, is_index
 from autodiffkit._trees import Part, Tree, Values
 from autodiffkit._vectors import Labels, labels, matrix, multiply, refuse_batched
 

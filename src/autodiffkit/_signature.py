@@ -1,11 +1,9 @@
-"""The user's call as named leaves: what is differentiated, what is held."""
+"""The user's call taken apart: named leaves, what is differentiated, what is held."""
 
 import dataclasses
-import functools
 import inspect
-import operator
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,145 +12,16 @@ from jaxtyping import Array
 
 from autodiffkit._errors import (
     NotDifferentiableError,
-    NotDifferentiatedError,
     SignatureError,
-    StructureError,
     columns,
     listed,
 )
 from autodiffkit._function import Function
+from autodiffkit._inputs import Argument, Inputs
 from autodiffkit._leaves import LeafSpec, describe_leaf, is_array, is_inexact, leaf_spec
-from autodiffkit._paths import Path, all_parts, component, missing, show
+from autodiffkit._paths import Path, component, show
 from autodiffkit._selection import Selection, names_argument, select
-from autodiffkit._trees import NOTHING, Part, Tree, arguments_tree
-
-# The structure of a call --------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True)
-class Argument:
-    """One argument: its structure, and where it stood among the positional ones.
-
-    `position` is `None` for what was passed by keyword or left out. The entries of a
-    variadic argument (`*args`) occupy the positions from there on. `held` is the reason
-    why the argument as a whole was not even looked into.
-    """
-
-    name: str
-    tree: Tree
-    position: int | None = None
-    role: Literal["plain", "variadic", "bound"] = "plain"
-    held: str | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Inputs:
-    """The static part of a bound call: its arguments in signature order."""
-
-    arguments: tuple[Argument, ...]
-
-    @functools.cached_property
-    def tree(self) -> Tree:
-        """The record of the differentiated arguments."""
-        return arguments_tree([(argument.name, argument.tree) for argument in self.arguments])
-
-    @property
-    def specs(self) -> tuple[LeafSpec, ...]:
-        """The differentiated leaves."""
-        return self.tree.specs
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The arguments that have something differentiated."""
-        return tuple(argument.name for argument in self.arguments if argument.tree.selected)
-
-    @property
-    def paths(self) -> list[str]:
-        """Everything that has a name: the arguments, then their parts."""
-        leaves = (leaf.path for argument in self.arguments for leaf in argument.tree.leaves)
-        return [*(argument.name for argument in self.arguments), *all_parts(leaves)]
-
-    def locate(self, call: str, path: Any) -> Part:
-        """The part of the arguments under `path`.
-
-        Args:
-            call: The derivative, for messages.
-            path: The path, which starts with the name of an argument.
-
-        Returns:
-            The part, with indices among all differentiated leaves.
-
-        Raises:
-            NotDifferentiatedError: If nothing there was differentiated; it says why.
-            StructureError: If the path is not a string.
-        """
-        if not isinstance(path, str):
-            raise StructureError(
-                f"{call}: blocks are reached by names, as in J['x'], not by {path!r}; "
-                ".to_jax() gives them by position."
-            )
-        start = 0
-        for argument in self.arguments:
-            rest = path[len(argument.name) + 1 :]
-            if path == argument.name or path.startswith(argument.name + "."):
-                if argument.held is not None:
-                    raise NotDifferentiatedError(f"{call}: no block for {path!r}: {argument.held}.")
-                part = argument.tree.at(rest, call)
-                if part is not None:
-                    if not part.indices:
-                        raise NotDifferentiatedError(
-                            f"{call}: no block for {path!r}: {part.tree.why_held()}."
-                        )
-                    return part.shifted(start)
-            start += len(argument.tree.selected)
-        raise missing(call, "argument", path, self.paths)
-
-    def positional(self, call: str, argnums: Any) -> list[Part]:
-        """The parts at these positions of the call; `None` means all of them.
-
-        Args:
-            call: The derivative, for messages.
-            argnums: One position or several, counted from the end if negative.
-
-        Returns:
-            The parts, with indices among all differentiated leaves.
-
-        Raises:
-            StructureError: If there is no such position.
-        """
-        parts: list[Part] = []
-        start = 0
-        for argument in self.arguments:
-            if argument.position is not None:
-                paths = [""]
-                if argument.role == "variadic":
-                    paths = [str(i) for i in range(len(argument.tree.treedef.children()))]
-                found = (argument.tree.at(path, call) for path in paths)
-                parts += [part.shifted(start) for part in found if part is not None]
-            start += len(argument.tree.selected)
-        if argnums is None:
-            return parts
-        try:
-            numbers = [argnums] if is_index(argnums) else list(map(operator.index, argnums))
-            return [parts[number] for number in numbers]
-        except (IndexError, TypeError):
-            raise StructureError(
-                f"{call}.to_jax: argnums={argnums!r} is not among the {len(parts)} positional "
-                f"argument{'' if len(parts) == 1 else 's'} of the call (arguments passed by "
-                "keyword have no position)."
-            ) from None
-
-
-def is_index(argnums: Any) -> bool:
-    """Whether `argnums` is one position, of any integer type."""
-    try:
-        operator.index(argnums)
-    except TypeError:  # an array of several positions, say
-        return False
-    return True
-
-
-# The call with its values ---------------------------------------------------------
+from autodiffkit._trees import NOTHING, Tree
 
 
 @dataclasses.dataclass
