@@ -7,6 +7,7 @@ are printed like wins. `--json` writes the numbers to a file.
 import argparse
 import json
 import platform
+import random
 import statistics
 import time
 from collections.abc import Callable
@@ -94,8 +95,11 @@ def compare(problem: Problem, repeats: int) -> dict[str, Timing]:
         jax.block_until_ready(compiled[name](*problem.arguments))
         first[name] = time.perf_counter() - start
     warm: dict[str, list[float]] = {name: [] for name in variants}
+    order = list(compiled.items())
+    shuffle = random.Random(0).shuffle
     for _ in range(repeats):
-        for name, call in compiled.items():
+        shuffle(order)  # or the one after the slowest would always find the caches cold
+        for name, call in order:
             start = time.perf_counter()
             jax.block_until_ready(call(*problem.arguments))
             warm[name].append(time.perf_counter() - start)
