@@ -401,6 +401,22 @@ class Layer:
             raise ValueError(f"a bias has one axis, not {self.b.ndim}")
 
 
+class Strict:
+    """A node whose constructor, which JAX runs, refuses anything but a vector."""
+
+    def __init__(self, a):
+        if a is None or getattr(a, "ndim", 1) > 1:
+            raise TypeError("a vector, please")
+        self.a = a
+
+
+jax.tree_util.register_pytree_with_keys(
+    Strict,
+    lambda s: ([(jax.tree_util.GetAttrKey("a"), s.a)], None),
+    lambda _, children: Strict(*children),
+)
+
+
 class Affine(eqx.Module):
     """A callable module with arrays, an integer, a string and a function among its leaves."""
 

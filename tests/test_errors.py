@@ -12,7 +12,7 @@ import pytest
 
 import autodiffkit as adk
 from autodiffkit import _memory
-from functions import make_affine
+from functions import Strict, make_affine
 
 X = jnp.array([0.5, -1.0])
 Z = jax.lax.complex(X, X)
@@ -90,20 +90,6 @@ def callback(x):
 @dataclasses.dataclass
 class Unregistered:
     a: Any
-
-
-class Strict:
-    def __init__(self, a):
-        if a is None or getattr(a, "ndim", 1) > 1:
-            raise TypeError("a vector, please")
-        self.a = a
-
-
-jax.tree_util.register_pytree_with_keys(
-    Strict,
-    lambda s: ([(jax.tree_util.GetAttrKey("a"), s.a)], None),
-    lambda _, children: Strict(*children),
-)
 
 
 class Broken:
