@@ -1,0 +1,214 @@
+"""Timing: variants visited in random order within each repeat, so that all see the same noise."""
+
+import math
+import random
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from problems import Problem
+
+import autodiffkit as adk
+
+OURS = "adk"
+HESSIAN = "hessian"
+TWICE = "rev of rev"
+
+_BUDGET = 2.0  # seconds for the repeats of one problem
+_FIRST_BUDGET = 2.0  # seconds after which no first call is repeated
+_FIRST_ROUNDS = 3
+_SAMPLE = 200e-6  # seconds; a call that takes less is timed in batches
+_BATCH = 20  # calls at most in one sample
+_REPEATS = range(9, 501)  # as few and as many as the budget may choose
+_HOPELESS = 4.0  # a plain mode this many times slower than the other is not timed further
+
+
+class Spread(NamedTuple):
+    """The quartiles of a sample."""
+
+    low: float
+    median: float
+    high: float
+
+
+class Timing(NamedTuple):
+    """Seconds: the median of many calls, and tracing, lowering and compiling before them.
+
+    `warm` comes from a few calls where the mode was too slow to be timed further, and is
+    `None` where only first calls count.
+    """
+
+    warm: float | None
+    first: float
+
+
+class PlanInShort(NamedTuple):
+    """The fields of a plan that are for programs."""
+
+    mode: str
+    forward_sweeps: int
+    reverse_sweeps: int
+    cut_size: int
+
+    def __str__(self) -> str:
+        sweeps = {"fwd": self.forward_sweeps, "rev": self.reverse_sweeps}
+        return " + ".join(f"{name} {count}" for name, count in sweeps.items() if count) or "none"
+
+
+class Result(NamedTuple):
+    """What was measured of a problem.
+
+    `ratio` is the better plain mode's time over ours, or that of `jax.hessian`, from pairs of
+    the same repeat; above 1 we were faster. `twice_reverse` is the same for reverse mode of
+    reverse mode, a way to Hessians for which JAX has no function. `first_ratio` is our first
+    call over that of the same mode, `deviation` the largest difference between the blocks,
+    relative to the largest entry. Without plain modes to compare with, these are `None`.
+    """
+
+    timings: dict[str, Timing]
+    plan: PlanInShort
+    best: str | None = None
+    ratio: Spread | None = None
+    twice_reverse: float | None = None
+    first_ratio: float | None = None
+    deviation: float | None = None
+    repeats: int = 0
+    batch: int = 0
+
+
+def compare(problem: Problem, repeats: int | None = None) -> Result:
+    """Times every variant of a problem; without a number of repeats, as many as fit."""
+    calls, first = first_calls(problem, variants(problem))
+    values = {name: jax.block_until_ready(call(*problem.arguments)) for name, call in calls.items()}
+    pilot = {name: _pilot(call, problem.arguments) for name, call in calls.items()}
+    fastest = min(seconds for name, seconds in pilot.items() if name != OURS)
+    kept = [name for name in calls if name in (OURS, HESSIAN) or pilot[name] <= _HOPELESS * fastest]
+    batch = min(_BATCH, math.ceil(_SAMPLE / min(pilot.values())))
+    if repeats is None:
+        fitting = int(_BUDGET / (batch * sum(pilot[name] for name in kept)))
+        repeats = min(max(fitting, _REPEATS[0]), _REPEATS[-1])
+    warm = _interleaved({name: calls[name] for name in kept}, problem.arguments, repeats, batch)
+    medians = {**pilot, **{name: statistics.median(seconds) for name, seconds in warm.items()}}
+    plain = [name for name in kept if name not in (OURS, TWICE)]
+    best = min(plain, key=medians.__getitem__)
+    return Result(
+        timings={name: Timing(medians[name], first[name]) for name in calls},
+        plan=plan_of(problem),
+        best=best,
+        ratio=spread([b / a for a, b in zip(warm[OURS], warm[best], strict=True)]),
+        twice_reverse=None if TWICE not in calls else medians[TWICE] / medians[OURS],
+        first_ratio=first[OURS] / first[best],
+        deviation=deviation(values[OURS], values[best]),
+        repeats=repeats,
+        batch=batch,
+    )
+
+
+def compare_first_calls(problem: Problem, *, slow: bool) -> Result:
+    """Times first calls only; those of JAX, forward, if slowness is welcome."""
+    wanted = (OURS, "fwd") if slow else (OURS,)
+    # The result as it is returned: to ask for all blocks at once is what takes so long.
+    every = {**variants(problem), OURS: adk.jacobian(problem.function)}
+    _, first = first_calls(problem, {name: every[name] for name in wanted})
+    timings = {name: Timing(None, seconds) for name, seconds in first.items()}
+    ratio = first[OURS] / first["fwd"] if slow else None
+    return Result(timings, plan_of(problem), "fwd" if slow else None, first_ratio=ratio)
+
+
+def variants(problem: Problem) -> dict[str, Callable[..., Any]]:
+    """The derivative by all arguments: ours, and each way to have it from plain JAX."""
+    f, count = problem.function, len(problem.arguments)
+    argnums = 0 if count == 1 else tuple(range(count))
+    transform = adk.jacobian(f) if problem.order == 1 else adk.hessian(f)
+
+    def blocks(*arguments: Any) -> Any:
+        # Blocks alone on all sides: the value, which comes along here, would be extra there.
+        return transform(*arguments).to_jax(argnums)
+
+    if problem.order == 1:
+        return {OURS: blocks, "fwd": jax.jacfwd(f, argnums), "rev": jax.jacrev(f, argnums)}
+    gradient = jax.jacrev(f, argnums)
+    return {
+        OURS: blocks,
+        HESSIAN: jax.hessian(f, argnums),
+        TWICE: jax.jacrev(gradient, argnums),
+    }
+
+
+def plan_of(problem: Problem) -> PlanInShort:
+    """The plan that our variant follows."""
+    transform = adk.jacobian if problem.order == 1 else adk.hessian
+    plan = transform(problem.function).plan(*problem.arguments)
+    return PlanInShort(plan.mode, plan.forward_sweeps, plan.reverse_sweeps, plan.cut_size)
+
+
+def first_calls(
+    problem: Problem, functions: dict[str, Callable[..., Any]]
+) -> tuple[dict[str, Callable[..., Any]], dict[str, float]]:
+    """Compiles each function, several times if that is quick, and says how long it took.
+
+    All caches are emptied before each, or the first one would trace for those after it.
+    """
+    calls: dict[str, Callable[..., Any]] = {}
+    seconds: dict[str, list[float]] = {name: [] for name in functions}
+    order = list(functions.items())
+    shuffle = random.Random(0).shuffle
+    begin = time.perf_counter()
+    for _ in range(_FIRST_ROUNDS):
+        shuffle(order)
+        for name, function in order:
+            jax.clear_caches()
+            start = time.perf_counter()
+            calls[name] = jax.jit(function).lower(*problem.arguments).compile()
+            seconds[name].append(time.perf_counter() - start)
+        if time.perf_counter() - begin > _FIRST_BUDGET:
+            break
+    in_order = {name: calls[name] for name in functions}
+    return in_order, {name: statistics.median(seconds[name]) for name in functions}
+
+
+def _interleaved(
+    calls: dict[str, Callable[..., Any]], arguments: tuple[Any, ...], repeats: int, batch: int
+) -> dict[str, list[float]]:
+    """Seconds a call, by variant and repeat; each repeat visits all variants."""
+    warm: dict[str, list[float]] = {name: [] for name in calls}
+    order = list(calls.items())
+    shuffle = random.Random(0).shuffle
+    for _ in range(repeats):
+        shuffle(order)  # or the one after the slowest would always find the caches cold
+        for name, call in order:
+            warm[name].append(_sample(call, arguments, batch))
+    return warm
+
+
+def _sample(call: Callable[..., Any], arguments: tuple[Any, ...], batch: int) -> float:
+    start = time.perf_counter()
+    for _ in range(batch):
+        jax.block_until_ready(call(*arguments))
+    return (time.perf_counter() - start) / batch
+
+
+def _pilot(call: Callable[..., Any], arguments: tuple[Any, ...]) -> float:
+    return statistics.median(_sample(call, arguments, 1) for _ in range(5))
+
+
+def spread(values: list[float]) -> Spread:
+    """The quartiles; of a single value, the value."""
+    return Spread(*statistics.quantiles(values)) if len(values) > 1 else Spread(*values * 3)
+
+
+def deviation(ours: Any, theirs: Any) -> float:
+    """The largest difference of two results, relative to the largest entry; `inf` for NaN.
+
+    Raises:
+        ValueError: If their structures or shapes differ.
+    """
+    if jax.tree.map(jnp.shape, ours) != jax.tree.map(jnp.shape, theirs):
+        raise ValueError("The results to compare have different structures.")
+    pairs = list(zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True))
+    scale = max(float(jnp.max(jnp.abs(b))) for _, b in pairs) or 1.0
+    worst = [float(jnp.max(jnp.abs(a - b))) / scale for a, b in pairs]
+    return math.inf if any(math.isnan(value) for value in worst) else max(worst)
