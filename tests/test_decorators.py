@@ -169,7 +169,7 @@ def test_a_decorated_method_keeps_its_name_and_signature():
     assert bound.__doc__ == Spring.force.__doc__ == "The force."
     assert list(inspect.signature(bound).parameters) == ["x"]
     assert list(inspect.signature(Spring.force).parameters) == ["self", "x"]
-    assert bound.plan(X).mode == "rev"
+    assert bound.plan(jnp.ones(100)).mode == "rev"
 
 
 def test_static_and_class_methods():

@@ -13,6 +13,7 @@ import pytest
 import autodiffkit as adk
 from autodiffkit import _memory
 from functions import Strict, make_affine
+from places import place
 
 X = jnp.array([0.5, -1.0])
 Z = jax.lax.complex(X, X)
@@ -68,11 +69,15 @@ def tree_input(t):
 
 
 @jax.custom_vjp
-def only_reverse(x):
+def square(x):
     return x**2
 
 
-only_reverse.defvjp(lambda x: (x**2, x), lambda x, g: (2 * x * g,))
+square.defvjp(lambda x: (x**2, x), lambda x, g: (2 * x * g,))
+
+
+def only_reverse(x):
+    return square(x)
 
 
 def only_forward(x):
@@ -81,6 +86,14 @@ def only_forward(x):
 
 def alternating(x):
     return only_forward(only_reverse(x))
+
+
+def inseparable(x):
+    return jax.lax.while_loop(lambda s: s[0] < 2, lambda s: (s[0] + 1, square(s[1])), (0, x))[1]
+
+
+def repeated(x):
+    return jax.lax.scan(lambda c, _: (alternating(c), None), x, length=2)[0]
 
 
 def callback(x):
@@ -687,43 +700,80 @@ def test_outputs_that_do_not_fit(kind, call, text, jit):
 # Modes ----------------------------------------------------------------------------------------
 
 
+RULE = place(only_reverse, "square")
+LOOP = place(only_forward, "jax.lax.while_loop")
+BOTH = place(inseparable, "jax.lax.while_loop")
+SCAN = place(repeated, "jax.lax.scan")
+NEITHER = (
+    "neither mode can differentiate this function, nor can both together. Give what blocks them a "
+    "rule that serves both (jax.custom_jvp), hold constant what enters it (wrt=, "
+    "jax.lax.stop_gradient), or differentiate the parts of the function separately.\n  cannot push "
+)
+
+
 @table(
     (
         "forward of a custom_vjp",
         adk.ModeError,
         lambda: adk.jacobian(only_reverse, mode="fwd"),
         "jacobian(only_reverse): mode='fwd' is impossible for this function. Use mode='auto' or "
-        f"mode='rev'.\n  forward: {NO_FORWARD}",
+        f"mode='rev'.\n  cannot push through custom_vjp at {RULE}: {NO_FORWARD}",
     ),
     (
         "reverse of a while_loop",
         adk.ModeError,
         lambda: adk.jacobian(only_forward, mode="rev"),
         "jacobian(only_forward): mode='rev' is impossible for this function. Use mode='auto' or "
-        f"mode='fwd'.\n  reverse: {NO_REVERSE}",
+        f"mode='fwd'.\n  cannot pull through while_loop at {LOOP}: {NO_REVERSE}",
     ),
     (
         "reverse of the gradient of a while_loop",
         adk.ModeError,
         lambda: adk.hessian(only_forward, mode="rev"),
         "hessian(only_forward): mode='rev' is impossible for this function. Use mode='auto' or "
-        f"mode='fwd'.\n  reverse: {NO_REVERSE}",
+        f"mode='fwd'.\n  cannot pull through while_loop at {LOOP}: {NO_REVERSE}",
     ),
     (
-        "neither",
-        adk.ModeError,
-        lambda: adk.jacobian(alternating),
-        "jacobian(alternating): neither mode can differentiate this function. Differentiate its "
-        "parts separately, or give the part that blocks one mode a rule that serves both "
-        f"(jax.custom_jvp).\n  forward: {NO_FORWARD}.\n  reverse: {NO_REVERSE}",
-    ),
-    (
-        "neither was asked for",
+        "forward of both",
         adk.ModeError,
         lambda: adk.jacobian(alternating, mode="fwd"),
-        "jacobian(alternating): neither mode can differentiate this function. Differentiate its "
-        "parts separately, or give the part that blocks one mode a rule that serves both "
-        f"(jax.custom_jvp).\n  forward: {NO_FORWARD}.\n  reverse: {NO_REVERSE}",
+        "jacobian(alternating): mode='fwd' is impossible for this function. Use mode='auto'."
+        f"\n  cannot push through custom_vjp at {RULE}: {NO_FORWARD}",
+    ),
+    (
+        "reverse of both",
+        adk.ModeError,
+        lambda: adk.jacobian(alternating, mode="rev"),
+        "jacobian(alternating): mode='rev' is impossible for this function. Use mode='auto'."
+        f"\n  cannot pull through while_loop at {LOOP}: {NO_REVERSE}",
+    ),
+    (
+        "a rule in a while_loop",
+        adk.ModeError,
+        lambda: adk.jacobian(inseparable),
+        f"jacobian(inseparable): {NEITHER}through while_loop at {BOTH}: {NO_FORWARD}\n"
+        f"  cannot pull through while_loop at {BOTH}: {NO_REVERSE}",
+    ),
+    (
+        "a rule in a while_loop, and a mode",
+        adk.ModeError,
+        lambda: adk.jacobian(inseparable, mode="fwd"),
+        f"jacobian(inseparable): {NEITHER}through while_loop at {BOTH}: {NO_FORWARD}\n"
+        f"  cannot pull through while_loop at {BOTH}: {NO_REVERSE}",
+    ),
+    (
+        "the gradient of a rule in a while_loop",
+        adk.ModeError,
+        lambda: adk.hessian(inseparable),
+        f"hessian(inseparable): {NEITHER}through while_loop at {BOTH}: {NO_FORWARD}\n"
+        f"  cannot pull through while_loop at {BOTH}: {NO_REVERSE}",
+    ),
+    (
+        "a rule and a while_loop in a scan",
+        adk.ModeError,
+        lambda: adk.jacobian(repeated),
+        f"jacobian(repeated): {NEITHER}through scan at {SCAN}: {NO_FORWARD}\n"
+        f"  cannot pull through scan at {SCAN}: {NO_REVERSE}",
     ),
 )
 @pytest.mark.parametrize("jit", [False, True])
@@ -780,15 +830,14 @@ def test_a_function_that_jax_cannot_differentiate_inside_jit():
         adk.ModeError,
         lambda: adk.linearize(only_forward, mode="rev")(X).as_matrix(),
         "linearize(only_forward).as_matrix: mode='rev' is impossible for this function. Use "
-        f"mode='auto' or mode='fwd'.\n  reverse: {NO_REVERSE}",
+        f"mode='auto' or mode='fwd'.\n  cannot pull through while_loop at {LOOP}: {NO_REVERSE}",
     ),
     (
-        "matrix of both",
+        "matrix of a rule in a while_loop",
         adk.ModeError,
-        lambda: adk.linearize(alternating)(X).as_matrix(),
-        "linearize(alternating).as_matrix: neither mode can differentiate this function. "
-        "Differentiate its parts separately, or give the part that blocks one mode a rule that "
-        f"serves both (jax.custom_jvp).\n  forward: {NO_FORWARD}.\n  reverse: {NO_REVERSE}",
+        lambda: adk.linearize(inseparable)(X).as_matrix(),
+        f"linearize(inseparable).as_matrix: {NEITHER}through while_loop at {BOTH}: {NO_FORWARD}\n"
+        f"  cannot pull through while_loop at {BOTH}: {NO_REVERSE}",
     ),
 )
 def test_products_that_are_impossible(kind, call, text):

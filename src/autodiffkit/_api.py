@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec, overload
 
 from autodiffkit._flat_call import Options
-from autodiffkit._plan import Mode
+from autodiffkit._planning import Mode
 from autodiffkit._selection import Predicate
 from autodiffkit._transforms import (
     GradTransform,
@@ -76,8 +76,10 @@ def jacobian(
             the caller leaves out, and a callable module's own leaves (`"self"`), are
             constants unless `wrt` names them.
         of: Which outputs: a path, a glob or a tuple of these. `None` means all floating ones.
-        mode: `"auto"` takes the mode with fewer directions, forward when they are about
-            equal, and the other one where that is impossible; `"fwd"` and `"rev"` insist.
+        mode: `"auto"` takes the cheapest set of sweeps: forward mode, reverse mode, or both on
+            either side of a cut through the function (Griewank and Walther, *Evaluating
+            Derivatives*, 2008; the cut is a minimum cut, Ford and Fulkerson, 1956). Of what
+            costs about the same it is forward mode. `"fwd"` and `"rev"` insist.
         has_aux: Whether `f` returns a pair `(output, aux)`, of which the second is kept as
             `J.aux` and not differentiated.
         holomorphic: Whether `f` is holomorphic, with complex inputs and outputs.

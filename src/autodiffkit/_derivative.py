@@ -2,28 +2,35 @@
 
 import dataclasses
 import logging
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array
 
+from autodiffkit._block_table import BlockTable, from_function
 from autodiffkit._errors import AutodiffError, ModeError, NotDifferentiableError, columns, listed
 from autodiffkit._flat_call import FlatCall
 from autodiffkit._inputs import Inputs
 from autodiffkit._jax_compat import is_eager, is_staging
-from autodiffkit._leaves import LeafSpec, is_complex
+from autodiffkit._leaves import Ends, LeafSpec, is_complex
 from autodiffkit._memory import refuse_too_large
 from autodiffkit._paths import show
-from autodiffkit._plan import Ends, Plan, make_plan, reason
-from autodiffkit._program import FlatFunction, Linear
-from autodiffkit._sweeps import Blocks, EagerSweeps, StagedSweeps, prepare
+from autodiffkit._plan import Plan
+from autodiffkit._planning import Sweepable, make_plan
+from autodiffkit._program import FlatFunction, Linear, reason
+from autodiffkit._schedule import Schedule
+from autodiffkit._sweeps import EagerSweeps, StagedSweeps, TracedSweeps, prepare, prepare_plan
 from autodiffkit._trees import Tree, Values
 
 Sweeps = EagerSweeps | StagedSweeps
+T = TypeVar("T")
 
 # What is no refusal of JAX to differentiate: ours, and what happens as the function runs.
 _OWN_ERRORS = (AutodiffError, FloatingPointError, jax.errors.JaxRuntimeError)
+
+_NONE = BlockTable((), (), ())
 
 _logger = logging.getLogger("autodiffkit")
 
@@ -36,8 +43,8 @@ class Evaluated:
     aux: Values
     inputs: Inputs
     outputs: Tree
-    first: Blocks
-    second: Blocks
+    first: BlockTable
+    second: BlockTable
 
 
 # First derivatives --------------------------------------------------------------
@@ -45,30 +52,51 @@ class Evaluated:
 
 def first_derivative(flat: FlatCall) -> Evaluated:
     """The value and the first derivative; the function runs once."""
-    sweeps, plan = plan_first(flat, flat.selected)
-    _logger.debug("%s", plan.summary)
+    sweeps = _prepared(flat, flat, flat.selected, prepare)
+    sweeps.name(flat.ends)
+    plan, schedule = _planned(flat, sweeps, flat.mode, held=flat.held)
+    _log(plan)
     if is_eager(flat.selected):  # under a trace, blocks that nobody uses are never made
         refuse_too_large(flat.call, flat.outputs.specs, flat.inputs.specs, flat.selected)
-    outs, rest, blocks = sweeps.run(plan.mode)
+    outs, rest, blocks = sweeps.run(schedule)
     value, aux = flat.values(outs, rest)
-    return Evaluated(value, aux, flat.inputs, flat.outputs, blocks, [])
+    return Evaluated(value, aux, flat.inputs, flat.outputs, blocks, _NONE)
 
 
-def plan_first(flat: FlatCall, selected: Sequence[Any]) -> tuple[Sweeps, Plan]:
-    """Evaluates or stages the function and plans its first derivative."""
-    sweeps = _prepared(flat, flat, selected)
+def plan_first(flat: FlatCall, selected: Sequence[Any]) -> Plan:
+    """The plan of the first derivative, which is not computed."""
+    sweeps = _prepared(flat, flat, selected, prepare_plan)
     sweeps.name(flat.ends)
-    return sweeps, make_plan(flat.call, flat.ends, flat.mode, sweeps.obstacle, held=flat.held)
+    return _planned(flat, sweeps, flat.mode, held=flat.held, abstract=True)[0]
+
+
+def _planned(flat: FlatCall, sweeps: Sweepable, mode: str, **options: Any) -> tuple[Plan, Schedule]:
+    try:
+        return make_plan(flat.call, sweeps, mode, **options)
+    except _OWN_ERRORS:
+        raise
+    except Exception as error:  # linearising a function that has been staged
+        raise _not_differentiable(flat, error) from error
+
+
+def _log(plan: Plan) -> None:
+    if _logger.isEnabledFor(logging.DEBUG):
+        _logger.debug("%s", plan.summary)
 
 
 def linear_map(flat: FlatCall) -> tuple[Evaluated, Linear]:
     """The value and the tangent map; the function runs once."""
-    outs, rest, linear = _linearized(flat, _prepared(flat, flat, flat.selected))
+    outs, rest, linear = _linearized(flat, _prepared(flat, flat, flat.selected, prepare))
     value, aux = flat.values(outs, rest)
-    return Evaluated(value, aux, flat.inputs, flat.outputs, [], []), linear
+    return Evaluated(value, aux, flat.inputs, flat.outputs, _NONE, _NONE), linear
 
 
-def _prepared(flat: FlatCall, function: FlatFunction, selected: Sequence[Any]) -> Sweeps:
+def _prepared(
+    flat: FlatCall,
+    function: FlatFunction,
+    selected: Sequence[Any],
+    make: Callable[[FlatFunction, Sequence[Any]], T],
+) -> T:
     """Evaluates or stages a flat function.
 
     Where that fails, the user's function is evaluated once more, to tell its own errors from
@@ -78,7 +106,7 @@ def _prepared(flat: FlatCall, function: FlatFunction, selected: Sequence[Any]) -
         ModeError: If JAX can evaluate the function but not linearise it.
     """
     try:
-        return prepare(function, selected)
+        return make(function, selected)
     except _OWN_ERRORS:
         raise
     except Exception as error:
@@ -118,6 +146,7 @@ class FlatGradient:
 
     plan: Plan
     targets: tuple[LeafSpec, ...]
+    symmetric: bool  # whether no rule of the user's can make mixed derivatives unequal
 
     def __init__(self, flat: FlatCall, *, stored: bool) -> None:
         self._flat = flat
@@ -126,58 +155,98 @@ class FlatGradient:
     def __call__(self, *selected: Array) -> tuple[list[Array], list[Any]]:
         """Runs the function and sweeps its first derivative."""
         flat = self._flat
-        sweeps = _prepared(flat, flat, selected)
+        sweeps = _prepared(flat, flat, selected, prepare)
         if not flat.holomorphic:
             _refuse_complex_sources(flat)
         ends = flat.ends
         sweeps.name(ends)
         # A gradient by reverse mode, as in `jax.hessian`, unless the function is tall.
-        self.plan = make_plan(flat.call, ends, "auto", sweeps.obstacle, tie="rev")
+        self.plan, schedule = _planned(flat, sweeps, "auto", tie="rev")
+        self.symmetric = not sweeps.has_rules
         if self._stored:
             instead = "adk.hvp multiplies by the Hessian without storing it."
             refuse_too_large(
                 flat.call, ends.targets, ends.sources, flat.selected, order=2, instead=instead
             )
-        outs, rest, blocks = sweeps.run(self.plan.mode)
+        outs, rest, blocks = sweeps.run(schedule)
         self.targets = flat.outputs.compose(flat.inputs.tree).specs
         return [block for row in blocks for block in row], [*outs, *rest]
 
-    def evaluated(self, blocks: Sequence[Array], rest: Sequence[Any], second: Blocks) -> Evaluated:
+    def evaluated(
+        self, blocks: Sequence[Array], rest: Sequence[Any], second: BlockTable
+    ) -> Evaluated:
         """The parts of the function's result, from the flat lists."""
         flat = self._flat
-        count, width = len(flat.outputs.specs), len(flat.inputs.specs)
-        value, aux = flat.values(rest[:count], rest[count:])
-        first = [list(blocks[i : i + width]) for i in range(0, len(blocks), width)]
+        targets, sources = flat.outputs.specs, flat.inputs.specs
+        value, aux = flat.values(rest[: len(targets)], rest[len(targets) :])
+        first = from_function(lambda i, j: blocks[i * len(sources) + j], targets, sources)
         return Evaluated(value, aux, flat.inputs, flat.outputs, first, second)
 
 
 def second_derivative(flat: FlatCall) -> Evaluated:
     """The value and both derivatives; the function runs once."""
-    gradient, sweeps, plan = plan_second(flat, flat.selected, stored=is_eager(flat.selected))
-    _logger.debug("%s", plan.summary)
-    first, rest, second = sweeps.run(plan.mode)
+    gradient = FlatGradient(flat, stored=is_eager(flat.selected))
+    sweeps = _prepared(flat, gradient, flat.selected, prepare)
+    plan, schedule = _plan_of_gradient(flat, gradient, sweeps)
+    _log(plan)
+    first, rest, second = sweeps.run(schedule)
+    if schedule.mirrored:
+        second = _mirrored(second, schedule, gradient.targets, flat.inputs.specs)
     return gradient.evaluated(first, rest, second)
 
 
-def plan_second(
-    flat: FlatCall, selected: Sequence[Any], *, stored: bool
-) -> tuple[FlatGradient, Sweeps, Plan]:
-    """Evaluates or stages the first derivative and plans the second."""
-    gradient = FlatGradient(flat, stored=stored)
-    sweeps = _prepared(flat, gradient, selected)
-    ends = Ends(flat.inputs.specs, gradient.targets, flat.holomorphic)
-    sweeps.name(ends)
-    plan = make_plan(
-        flat.call, ends, flat.mode, sweeps.obstacle, held=flat.held, gradient=gradient.plan
+def _mirrored(
+    blocks: BlockTable,
+    schedule: Schedule,
+    targets: Sequence[LeafSpec],
+    sources: Sequence[LeafSpec],
+) -> BlockTable:
+    """The blocks, with those that were not swept taken from across the diagonal."""
+    width = len(sources)
+
+    def block(row: int, j: int) -> Array:
+        i = row % width
+        if (j if schedule.mirrored_columns else i) not in schedule.mirrored:
+            return blocks.block(row, j)
+        other = blocks.block(row - i + j, i)  # axes [output..., j..., i...]
+        inner, outer = len(sources[i].shape), len(sources[j].shape)
+        lead = other.ndim - inner - outer
+        return jnp.moveaxis(other, range(lead, lead + outer), range(lead + inner, other.ndim))
+
+    return from_function(block, targets, sources)
+
+
+def plan_second(flat: FlatCall, selected: Sequence[Any]) -> Plan:
+    """The plan of the second derivative, which is not computed."""
+    gradient = FlatGradient(flat, stored=False)
+    sweeps = _prepared(flat, gradient, selected, prepare_plan)
+    return _plan_of_gradient(flat, gradient, sweeps, abstract=True)[0]
+
+
+def _plan_of_gradient(
+    flat: FlatCall,
+    gradient: FlatGradient,
+    sweeps: EagerSweeps | TracedSweeps,
+    *,
+    abstract: bool = False,
+) -> tuple[Plan, Schedule]:
+    sweeps.name(Ends(flat.inputs.specs, gradient.targets, flat.holomorphic))
+    return _planned(
+        flat,
+        sweeps,
+        flat.mode,
+        held=flat.held,
+        gradient=gradient.plan,
+        symmetric=gradient.symmetric,
+        abstract=abstract,
     )
-    return gradient, sweeps, plan
 
 
 def second_linear_map(flat: FlatCall) -> tuple[Evaluated, Linear]:
     """The value, the first derivative and its tangent map; the function runs once."""
     gradient = FlatGradient(flat, stored=False)
-    first, rest, linear = _linearized(flat, _prepared(flat, gradient, flat.selected))
-    return gradient.evaluated(first, rest, []), linear
+    first, rest, linear = _linearized(flat, _prepared(flat, gradient, flat.selected, prepare))
+    return gradient.evaluated(first, rest, _NONE), linear
 
 
 def _refuse_complex_sources(flat: FlatCall) -> None:

@@ -19,6 +19,7 @@ from autodiffkit._errors import (
 )
 from autodiffkit._inputs import Inputs
 from autodiffkit._leaves import (
+    Ends,
     LeafSpec,
     describe_leaf,
     is_array,
@@ -29,7 +30,6 @@ from autodiffkit._leaves import (
 )
 from autodiffkit._linear_map import StructuredMap
 from autodiffkit._paths import Path, all_parts, component, names_part, show
-from autodiffkit._plan import Ends
 from autodiffkit._signature import BoundCall
 from autodiffkit._trees import Tree, Values
 

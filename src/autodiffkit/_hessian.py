@@ -9,14 +9,14 @@ import jax.numpy as jnp
 import lineax as lx
 from jaxtyping import Array
 
+from autodiffkit._block_table import BlockTable, Row
 from autodiffkit._errors import NotDifferentiatedError
 from autodiffkit._inputs import Inputs, is_index
-from autodiffkit._leaves import promote
 from autodiffkit._linear_map import is_dunder
 from autodiffkit._paths import Path, missing, show
 from autodiffkit._result import Derivative, Gradient, block_table, describe_block
 from autodiffkit._trees import LEAF, Part, Tree
-from autodiffkit._vectors import Labels, labels, matrix
+from autodiffkit._vectors import Labels, labels
 
 
 def is_scalar(outputs: Tree) -> bool:
@@ -38,16 +38,12 @@ class Hessian(Derivative):
     structure is outside: `H.x.y["energy"]`. A Hessian is a pytree of arrays.
     """
 
-    _first: tuple[tuple[Array, ...], ...]
+    _first: BlockTable
 
     _verb: ClassVar[str] = "hessian"
 
     def _leaf_paths(self) -> list[Path]:
-        first = [
-            ("grad", *row.path, *column.path)
-            for row in self._outputs.specs
-            for column in self._domain.specs
-        ]
+        first = [("grad", *path) for path in self._first.paths]
         return [*super()._leaf_paths(), *first]
 
     @property
@@ -75,7 +71,7 @@ class Hessian(Derivative):
         outputs = bare(self._outputs)
         return Gradient(self._first, self._value, self._aux, self._inputs, outputs, self._function)
 
-    def _by_output(self) -> list[list[tuple[Array, ...]]]:
+    def _by_output(self) -> list[list[Row]]:
         """The rows of blocks, grouped by output leaf."""
         count = len(self._domain.specs)
         starts = range(0, len(self._blocks), count)
@@ -109,7 +105,7 @@ class Hessian(Derivative):
 
     def _wrt_argument(self, path: str) -> "HessianRow":
         part = self._inputs.locate(self._name, path)
-        blocks = tuple(tuple(rows[i] for i in part.indices) for rows in self._by_output())
+        blocks = tuple(tuple(tuple(rows[i]) for i in part.indices) for rows in self._by_output())
         whole = _alone(part)
         return HessianRow(blocks, whole, self._inputs, self._outputs, self._function, path)
 
@@ -126,9 +122,9 @@ class Hessian(Derivative):
             NotDifferentiatedError: If there is no such output, or it was not differentiated.
         """
         part, value = self._sub_output(path)
-        grouped = self._by_output()
-        blocks = tuple(row for i in part.indices for row in grouped[i])
-        first = tuple(self._first[i] for i in part.indices)
+        count = len(self._domain.specs)
+        rows = [count * i + k for i in part.indices for k in range(count)]
+        blocks, first = self._blocks.take(rows), self._first.take(part.indices)
         outputs = part.tree.rebased()
         return type(self)(blocks, value, self._aux, self._inputs, outputs, self._function, first)
 
@@ -142,26 +138,20 @@ class Hessian(Derivative):
             The matrix.
         """
         self._refuse_batched()
-        sources = self._domain.specs
+        whole = self._blocks.matrix()
         if is_scalar(self._outputs):
-            return matrix(self._blocks, sources, self._codomain.specs)
-        dtype = promote(block.dtype for row in self._blocks for block in row)
-        # block has axes [output..., first..., second...]; the result [output, row, column]
+            return whole
+        # Each row of blocks has axes [output..., first...]; the result [output, row, column].
+        rows = iter(labels(self._codomain.specs))
         stacks = [
             jnp.concatenate(
                 [
-                    jnp.concatenate(
-                        [
-                            block.reshape(target.size, first.size, second.size).astype(dtype)
-                            for block, second in zip(row, sources, strict=True)
-                        ],
-                        axis=2,
-                    )
-                    for row, first in zip(rows, sources, strict=True)
+                    whole[part].reshape(target.size, first.size, -1)
+                    for first, (_, part) in zip(self._domain.specs, rows, strict=False)
                 ],
                 axis=1,
             )
-            for rows, target in zip(self._by_output(), self._outputs.specs, strict=True)
+            for target in self._outputs.specs
         ]
         return jnp.concatenate(stacks, axis=0)
 
@@ -197,10 +187,15 @@ class Hessian(Derivative):
         size = self._domain.size
         outputs = "" if is_scalar(self._outputs) else f"{self._outputs.size} times "
         rows = [
-            (show(target.path) or "output", show(a.path), show(b.path), describe_block(block))
-            for target, group in zip(self._outputs.specs, self._by_output(), strict=True)
-            for a, row in zip(self._domain.specs, group, strict=True)
-            for b, block in zip(self._domain.specs, row, strict=True)
+            (
+                show(target.path) or "output",
+                show(a.path),
+                show(b.path),
+                describe_block(self._blocks.struct(i * len(self._domain.specs) + j, k)),
+            )
+            for i, target in enumerate(self._outputs.specs)
+            for j, a in enumerate(self._domain.specs)
+            for k, b in enumerate(self._domain.specs)
         ]
         title = f"Hessian of {self._function}, {outputs}{size} by {size}"
         return title + block_table(("of", "by", "then by", "block"), rows)

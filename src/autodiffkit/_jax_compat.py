@@ -75,3 +75,9 @@ def rule_key(value: Any) -> tuple[Any, ...] | None:
     arguments = [argument for _, arguments in value.transforms for argument in arguments]
     trees = tuple(x for x in arguments if isinstance(x, jtu.PyTreeDef))
     return "rule", value.f, trees
+
+
+def is_unspecified(sharding: Any) -> bool:
+    """Whether a `jit` equation leaves it open where an array lives, as it does by default."""
+    # The marker for that is an object of a class that has no public name.
+    return type(sharding).__name__ == "UnspecifiedValue"

@@ -82,6 +82,15 @@ class LeafSpec:
         return describe_array(self.shape, self.dtype)
 
 
+@dataclasses.dataclass(frozen=True)
+class Ends:
+    """What is swept from and to: the leaves, and whether complex ones take one direction."""
+
+    sources: tuple[LeafSpec, ...]
+    targets: tuple[LeafSpec, ...]
+    holomorphic: bool
+
+
 def describe_array(shape: Sequence[int], dtype: Any) -> str:
     """`float32[3, 2]`."""
     return f"{dtype}[{', '.join(map(str, shape))}]"
@@ -117,13 +126,6 @@ def leaf_spec(path: Path, leaf: Any) -> LeafSpec:
         dtype = jax.dtypes.canonicalize_dtype(dtype)
     weak_type = bool(getattr(leaf, "weak_type", False))
     return LeafSpec(path, tuple(leaf.shape), dtype, weak_type)
-
-
-def directions(specs: Sequence[LeafSpec], holomorphic: bool) -> int:
-    """How many directions span the leaves; two an entry where only R-linearity holds."""
-    return sum(
-        spec.size * (2 if is_complex(spec.dtype) and not holomorphic else 1) for spec in specs
-    )
 
 
 def promote(dtypes: Iterable[Any]) -> Any:

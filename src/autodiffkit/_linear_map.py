@@ -19,11 +19,11 @@ from autodiffkit._errors import (
 )
 from autodiffkit._inputs import Inputs
 from autodiffkit._jax_compat import is_eager
-from autodiffkit._leaves import LeafSpec, is_complex
+from autodiffkit._leaves import Ends, LeafSpec, is_complex
 from autodiffkit._memory import refuse_too_large
 from autodiffkit._paths import Path, component, show
-from autodiffkit._plan import Ends, make_plan, reason
-from autodiffkit._program import Linear
+from autodiffkit._planning import make_plan
+from autodiffkit._program import Linear, reason
 from autodiffkit._records import make_record
 from autodiffkit._sweeps import LinearSweeps
 from autodiffkit._trees import Tree, Values
@@ -32,7 +32,6 @@ from autodiffkit._vectors import (
     collect_vector,
     filled,
     labels,
-    matrix,
     refuse_batched,
 )
 
@@ -344,9 +343,9 @@ class LinearMap(StructuredMap):
             instead = "mv and rmv multiply without storing the matrix."
             refuse_too_large(call, ends.targets, ends.sources, residuals, instead=instead)
         sweeps = LinearSweeps(self._linear, ends)
-        plan = make_plan(call, ends, self._mode, sweeps.obstacle)
+        plan, schedule = make_plan(call, sweeps, self._mode)
         logging.getLogger("autodiffkit").debug("%s", plan.summary)
-        return matrix(sweeps.run(plan.mode), ends.sources, ends.targets)
+        return sweeps.run(schedule).matrix()
 
     @property
     def row_labels(self) -> Labels:

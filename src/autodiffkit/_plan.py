@@ -1,31 +1,22 @@
-"""Which sweeps compute a derivative, decided from shapes alone."""
+"""The plan of a derivative: which sweeps compute it and why, for programs and for people."""
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
-from autodiffkit._errors import ModeError, columns, listed
-from autodiffkit._leaves import LeafSpec, directions
+from autodiffkit._cost import Work
+from autodiffkit._errors import columns, listed
+from autodiffkit._jaxprs import describe
+from autodiffkit._leaves import Ends, describe_array
+from autodiffkit._network import Network
 from autodiffkit._paths import show
+from autodiffkit._schedule import Chain, Choice, Schedule
 
-Mode = Literal["auto", "fwd", "rev"]
-MODES: tuple[Mode, ...] = ("auto", "fwd", "rev")
+NAMES = {"fwd": "forward", "rev": "reverse", "mixed": "mixed"}
+_ROWS = 12
 
-# Sweeps in the two directions cost about the same, reverse ones somewhat more, for the
-# residuals that they read; within this ratio of their numbers they count as equal.
-_TIE = 1.25
-
-_NAMES = {"fwd": "forward", "rev": "reverse"}
-
-
-@dataclasses.dataclass(frozen=True)
-class Ends:
-    """What is swept from and to: the leaves, and whether complex ones take one direction."""
-
-    sources: tuple[LeafSpec, ...]
-    targets: tuple[LeafSpec, ...]
-    holomorphic: bool
+Section = tuple[str, Iterable[str]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,13 +26,18 @@ class Plan:
     `print(plan)` explains it to a person; the fields are for programs.
 
     Attributes:
-        mode: `"fwd"` or `"rev"`.
+        mode: `"fwd"`, `"rev"`, or `"mixed"` where some directions are pushed and some pulled.
         forward_sweeps: How many directions are pushed forward.
         reverse_sweeps: How many directions are pulled back.
-        cut_size: The capacity of the cut that the sweeps start from: the number of entries
-            of the inputs in forward mode and of the outputs in reverse mode, a complex one
-            counting twice unless the function is holomorphic.
+        cut_size: The capacity of the minimum cut, which each path from an input to an output
+            crosses: the number of entries of its variables, complex ones counting twice
+            unless the function is holomorphic. Where a mode was asked for, the number of
+            entries that this mode starts from.
         reason: Why this mode was chosen, in a sentence.
+        zeros: Pairs of an output's and an input's path with no way from one to the other:
+            blocks that are zero whatever the arguments are, and that are not swept.
+        flops: Floating-point operations that the sweeps are estimated to take.
+        bytes_moved: Bytes that they are estimated to read and write.
         gradient: For second derivatives, the plan of the first derivative, whose program
             is the one that this plan sweeps.
     """
@@ -51,156 +47,160 @@ class Plan:
     reverse_sweeps: int
     cut_size: int
     reason: str
-    gradient: "Plan | None" = None
-    _call: str = ""
-    _sources: tuple[LeafSpec, ...] = ()
-    _targets: tuple[LeafSpec, ...] = ()
-    _held: tuple[tuple[str, str], ...] = ()
+    zeros: tuple[tuple[str, str], ...]
+    flops: float
+    bytes_moved: float
+    gradient: "Plan | None"
+    _call: str
+    _ends: Ends
+    _held: tuple[tuple[str, str], ...]
+    _choice: Choice
+    _schedule: Schedule
+    _obstacles: tuple[str, ...]
 
     def __str__(self) -> str:
-        forward = self.mode == "fwd"
-        ends = self._sources if forward else self._targets
-        count = self.forward_sweeps + self.reverse_sweeps
-        moved = "pushed forward from" if forward else "pulled back from"
-        lines = [
-            f"why     {self.reason}",
-            f"sweeps  {count} {'direction' if count == 1 else 'directions'} {moved}",
-            *(f"          {line}" for line in _table(ends, "" if forward else "output")),
-            f"{'to' if forward else 'onto':8}{self._other_end(forward)}",
+        sections: list[Section] = [("why", [self.reason]), *self._sweeps()]
+        if self._schedule.mirrored:
+            sections.append(("equal", self._mirrored_lines()))
+        sections += [
+            ("zeros", self._zero_lines()),
+            ("cannot", self._obstacles[:4]),
+            ("work", self._work_lines()),
+            ("held", self._held_lines()),
         ]
-        heads = itertools.chain(["held"], itertools.repeat(""))
-        lines += [f"{head:8}{line}" for head, line in zip(heads, self._held_lines(), strict=False)]
         if self.gradient is not None:
             first = self.gradient
-            lines.append(
-                f"of      the first derivative, itself by {_NAMES.get(first.mode, first.mode)} "
-                f"mode ({first.forward_sweeps} forward, {first.reverse_sweeps} reverse)"
+            line = (
+                f"the first derivative, itself by {NAMES[first.mode]} mode "
+                f"({first.forward_sweeps} forward, {first.reverse_sweeps} reverse)"
             )
-        name = _NAMES.get(self.mode, self.mode)
-        return f"Plan of {self._call}: {name} mode" + listed(lines)
+            sections.append(("of", [line]))
+        lines = [
+            f"{head:8}{line}"
+            for name, texts in sections
+            for head, line in zip(
+                itertools.chain([name], itertools.repeat("")), texts, strict=False
+            )
+        ]
+        return f"Plan of {self._call}: {NAMES[self.mode]} mode" + listed(lines)
 
-    def _other_end(self, forward: bool) -> str:
-        specs = self._targets if forward else self._sources
-        entries = sum(spec.size for spec in specs)
-        what = "output" if forward else "input"
-        plural = "entry" if entries == 1 else "entries"
-        return (
-            f"{entries} {what} {plural} in {len(specs)} {'leaf' if len(specs) == 1 else 'leaves'}"
-        )
+    # Sweeps -----------------------------------------------------------------------
+
+    def _sweeps(self) -> list[Section]:
+        sweeps, network = self._schedule.sweeps, self._schedule.network
+        assert sweeps is not None
+        assert network is not None
+        if isinstance(sweeps, Chain):
+            sections: list[Section] = []
+            for link in sweeps.links:
+                starts, stops = link.inputs, link.outputs
+                if link.mode == "rev":
+                    starts, stops = stops, starts
+                sections += self._sweep(link.mode, starts, stops)
+            return [*sections, ("join", ["by the product of these"])]
+        sources, targets = network.ends
+        sections = []
+        if sweeps.middle or sweeps.pulled:
+            onto = [v for v in sources if v not in sweeps.pushed]
+            sections += self._sweep("rev", (*sweeps.middle, *sweeps.pulled), onto)
+        if sweeps.middle or sweeps.pushed:
+            starts = (*sweeps.pushed, *sweeps.middle)
+            reached = network.computed(starts, sweeps.forward)
+            sections += self._sweep("fwd", starts, [v for v in targets if v in reached])
+        if not sections:
+            sections.append(("sweeps", ["none"]))
+        if sweeps.middle:
+            count = network.directions(sweeps.middle)
+            sections.append(("join", [f"by a product over the {count} in between"]))
+        return sections
+
+    def _sweep(self, mode: str, starts: Sequence[int], stops: Sequence[int]) -> list[Section]:
+        network = self._schedule.network
+        assert network is not None
+        moved = "pushed forward from" if mode == "fwd" else "pulled back from"
+        rows = columns([self._row(network, v) for v in starts[:_ROWS]])
+        if len(starts) > _ROWS:
+            rows.append(f"and {len(starts) - _ROWS} more")
+        entries = _plural(sum(network.sizes[v] for v in stops), "entry", "entries")
+        where = columns([self._row(network, v) for v in stops[:3]])
+        if len(stops) > 3:
+            where.append(f"and {len(stops) - 3} more")
+        return [
+            (
+                "sweeps",
+                [
+                    f"{_plural(network.directions(starts), 'direction', 'directions')} {moved}",
+                    *(f"  {row}" for row in rows),
+                ],
+            ),
+            ("to" if mode == "fwd" else "onto", [f"{entries} of", *(f"  {row}" for row in where)]),
+        ]
+
+    def _row(self, network: Network, variable: int) -> tuple[str, str]:
+        """A variable by the path of its leaf, or by the equation that computes it."""
+        aval = network.variables[variable].aval
+        shape = describe_array(aval.shape, aval.dtype)
+        for numbers, specs, bare in (
+            (network.sources, self._ends.sources, "input"),
+            (network.targets, self._ends.targets, "output"),
+        ):
+            if variable in numbers:
+                return show(specs[numbers.index(variable)].path) or bare, shape
+        equation = next(step.equation for step in network.steps if variable in step.outputs)
+        return describe(network.program.jaxpr.eqns[equation]), shape
+
+    # What else there is to say -----------------------------------------------------
+
+    def _mirrored_lines(self) -> list[str]:
+        names = [show(self._ends.sources[j].path) for j in sorted(self._schedule.mirrored)]
+        kind = "columns" if self._schedule.mirrored_columns else "rows"
+        return [f"by symmetry, the {kind} of {_some(names)}: not swept"]
+
+    def _zero_lines(self) -> list[str]:
+        rows = [f"{target or 'output'} by {source}" for target, source in self.zeros]
+        return [f"{_some(rows)}: no path"] if rows else []
+
+    def _work_lines(self) -> list[str]:
+        lines = [("this plan", *_amounts(self._choice.chosen.work))]
+        lines += [
+            (f"{NAMES[mode]} mode alone", *_amounts(candidate.work))
+            for mode, candidate in sorted(self._choice.plain.items())
+            if mode != self.mode
+        ]
+        return columns(lines)
 
     def _held_lines(self) -> list[str]:
         """What is held constant, by reason."""
         by_reason: dict[str, list[str]] = {}
         for name, why in self._held:
             by_reason.setdefault(why, []).append(name)
-        return [
-            f"{why}: {', '.join(names[:4])}" + (f", ... ({len(names)})" if len(names) > 4 else "")
-            for why, names in by_reason.items()
-        ]
+        return [f"{why}: {_some(names)}" for why, names in by_reason.items()]
 
     @property
     def summary(self) -> str:
         """One line for the log."""
         return (
-            f"{self._call}: {_NAMES.get(self.mode, self.mode)} mode, {self.forward_sweeps} forward "
+            f"{self._call}: {NAMES[self.mode]} mode, {self.forward_sweeps} forward "
             f"and {self.reverse_sweeps} reverse sweeps; {self.reason}"
             + (f"; of the first derivative, {self.gradient.summary}" if self.gradient else "")
         )
 
 
-def _table(specs: Sequence[LeafSpec], bare: str) -> list[str]:
-    rows = [(show(spec.path) or bare, str(spec)) for spec in specs[:12]]
-    more = [f"and {len(specs) - 12} more leaves"] if len(specs) > 12 else []
-    return columns(rows) + more
+def _plural(count: int, one: str, many: str) -> str:
+    return f"{count} {one if count == 1 else many}"
 
 
-def check_mode(call: str, mode: str) -> None:
-    """Refuses a mode that there is not.
-
-    Raises:
-        ModeError: Naming the modes there are.
-    """
-    if mode not in MODES:
-        raise ModeError(f"{call}: there is no mode {mode!r}; it is one of 'auto', 'fwd', 'rev'.")
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:4]) + (f", ... ({len(names)})" if len(names) > 4 else "")
 
 
-def make_plan(
-    call: str,
-    ends: Ends,
-    mode: str,
-    obstacle: Callable[[str], Exception | None],
-    *,
-    tie: Literal["fwd", "rev"] = "fwd",
-    held: Sequence[tuple[str, str]] = (),
-    gradient: Plan | None = None,
-) -> Plan:
-    """Chooses the cheaper plain mode, or the one that is possible.
-
-    Args:
-        call: The call, for messages.
-        ends: The differentiated input and output leaves.
-        mode: What the user asked for.
-        obstacle: Says why a mode is impossible; asked only for what is considered.
-        tie: The mode to take when the numbers of directions are about equal.
-        held: Names of what is held constant, with the reasons.
-        gradient: The plan of the first derivative, when this one is of a second.
-
-    Returns:
-        The plan.
-
-    Raises:
-        ModeError: If the mode is impossible, or with `"auto"` both are.
-    """
-    counts = {
-        "fwd": directions(ends.sources, ends.holomorphic),
-        "rev": directions(ends.targets, ends.holomorphic),
-    }
-    chosen, why = mode, f"{counts['fwd']} forward against {counts['rev']} reverse directions"
-    if mode == "auto":
-        other = "rev" if tie == "fwd" else "fwd"
-        chosen = tie if counts[tie] <= _TIE * counts[other] else other
-    blocked = obstacle(chosen)
-    if blocked is not None:
-        other = "rev" if chosen == "fwd" else "fwd"
-        blocked_too = obstacle(other)
-        if mode != "auto" or blocked_too is not None:
-            error = _impossible(call, mode, {chosen: blocked, other: blocked_too})
-            raise error from blocked
-        # Without the advice that follows in JAX's message: the plan is the way out.
-        why = f"{_NAMES[chosen]} mode is impossible: {reason(blocked).split('. ')[0]}"
-        chosen = other
-    elif mode != "auto":
-        why = f"mode={mode!r} was asked for ({why})"
-    forward = chosen == "fwd"
-    return Plan(
-        mode="fwd" if forward else "rev",
-        forward_sweeps=counts["fwd"] if forward else 0,
-        reverse_sweeps=0 if forward else counts["rev"],
-        cut_size=counts[chosen],
-        reason=why,
-        gradient=gradient,
-        _call=call,
-        _sources=ends.sources,
-        _targets=ends.targets,
-        _held=tuple(held),
-    )
+def _amounts(work: Work) -> tuple[str, str]:
+    return _amount(work.flops, "flop"), _amount(work.moved, "B moved")
 
 
-def _impossible(call: str, mode: str, blocked: dict[str, Exception | None]) -> ModeError:
-    lines = [f"{_NAMES[m]}: {reason(e)}" for m, e in blocked.items() if e is not None]
-    if len(lines) == len(blocked):
-        return ModeError(
-            f"{call}: neither mode can differentiate this function. Differentiate its parts "
-            "separately, or give the part that blocks one mode a rule that serves both "
-            "(jax.custom_jvp)." + listed(lines)
-        )
-    other = next(m for m, e in blocked.items() if e is None)
-    return ModeError(
-        f"{call}: mode={mode!r} is impossible for this function. Use mode='auto' or "
-        f"mode={other!r}." + listed(lines)
-    )
-
-
-def reason(error: Exception) -> str:
-    """The first line of what JAX, or a rule of the user's, says."""
-    return str(error).strip().split("\n", 1)[0] or type(error).__name__
+def _amount(number: float, unit: str) -> str:
+    for prefix in ("", "k", "M", "G", "T"):
+        if number < 1000 or prefix == "T":
+            return f"{number:.3g} {prefix}{unit}"
+        number /= 1000
+    raise AssertionError

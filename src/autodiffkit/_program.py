@@ -5,16 +5,25 @@ and the rest (integer outputs, auxiliary data), which only passes through.
 """
 
 import functools
-from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable, Container, Sequence
+from typing import Any, NamedTuple, NoReturn
 
 import equinox as eqx
 import jax
-import jax.extend
-import numpy as np
+import jax.extend.core as jex
 from jaxtyping import Array
 
-from autodiffkit._jax_compat import rule_key
+from autodiffkit._jaxprs import (
+    calls_custom_rules,
+    descendants,
+    has_body,
+    inlined,
+    is_complex_linear,
+    jaxpr_key,
+    make_jaxpr,
+    piece,
+)
+from autodiffkit._leaves import is_inexact
 
 FlatFunction = Callable[..., tuple[list[Array], list[Any]]]
 
@@ -29,8 +38,13 @@ class Staged:
         self._jaxpr, (outs, _) = jax.make_jaxpr(function, return_shape=True)(*primals)
         self._count = len(outs)
 
+    @functools.cached_property
+    def has_rules(self) -> bool:
+        """Whether it calls a `jax.custom_jvp` or `jax.custom_vjp` that is not JAX's own."""
+        return calls_custom_rules(self._jaxpr.jaxpr)
+
     def __call__(self, *primals: Array) -> tuple[list[Array], list[Any]]:
-        results = list(jax.extend.core.jaxpr_as_fun(self._jaxpr)(*primals))
+        results = list(jex.jaxpr_as_fun(self._jaxpr)(*primals))
         return results[: self._count], results[self._count :]
 
 
@@ -50,6 +64,14 @@ class Linear(eqx.Module):
         """Applies the map."""
         return self.program.evaluate(self.residuals, tangents)
 
+    def pull(self, *cotangents: Array) -> list[Array]:
+        """Applies the transpose (not conjugated).
+
+        Raises:
+            Exception: Whatever JAX raises for an equation that it cannot transpose.
+        """
+        return self.program.pull(self.residuals, cotangents)
+
     def transpose(self) -> "Linear":
         """The transposed map (not conjugated).
 
@@ -58,6 +80,17 @@ class Linear(eqx.Module):
         """
         program, constants = self.program.transposed
         return Linear([*constants, *self.residuals], program)
+
+    def piece(
+        self,
+        inputs: Sequence[Any],
+        outputs: Sequence[Any],
+        keep: Container[int],
+        apart: Container[Any] = (),
+    ) -> "Linear":
+        """The part between variables of the program; see `Program.piece`."""
+        program, needed = self.program.piece(inputs, outputs, keep, apart)
+        return Linear([self.residuals[i] for i in needed], program)
 
     def push_obstacle(self) -> Exception | None:
         """Why the map cannot be applied, `None` if it can.
@@ -73,8 +106,8 @@ class Linear(eqx.Module):
 
 def as_linear(function: Callable[..., list[Array]], sources: Sequence[Any]) -> Linear:
     """Traces a linear function; what it closes over becomes its residuals."""
-    closed = jax.make_jaxpr(function)(*sources)
-    return Linear(list(closed.consts), Program(closed.jaxpr, len(sources)))
+    jaxpr, constants = inlined(jax.make_jaxpr(function)(*sources))
+    return Linear(constants, Program(jaxpr, len(sources)))
 
 
 def linearize(
@@ -91,12 +124,32 @@ def without_traceback(error: Exception) -> Exception:
     return error.with_traceback(None)
 
 
+def reason(error: Exception) -> str:
+    """What JAX, or a rule of the user's, says first.
+
+    Advice that follows in JAX's message is left out: the plan is the way out.
+    """
+    line = str(error).strip().split("\n", 1)[0]
+    return line.split(". ")[0].removesuffix(".") or type(error).__name__
+
+
 def _struct(x: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(x.shape, x.dtype)
 
 
+class Obstacles(NamedTuple):
+    """Why a part can be neither pushed nor pulled through; `None` where it can."""
+
+    push: Exception | None
+    pull: Exception | None
+
+
+_FREE = Obstacles(None, None)
+_UNOBSTRUCTED: set[tuple[Any, ...]] = set()
+
+
 class Program:
-    """A jaxpr that is linear in its last inputs; those before them are residuals.
+    """A jaxpr without constants that is linear in its last inputs; the others are residuals.
 
     It equals another one of the same text, so that results of two calls have equal
     structures. What has no text is compared by identity, as is the function that is the
@@ -104,31 +157,73 @@ class Program:
     """
 
     def __init__(self, jaxpr: Any, arity: int) -> None:
-        self._jaxpr = jaxpr
-        variables = [*jaxpr.constvars, *jaxpr.invars]
-        structs = [_struct(variable.aval) for variable in variables]
+        self.jaxpr = jaxpr
+        self.arity = arity
+        structs = [_struct(variable.aval) for variable in jaxpr.invars]
         count = len(structs) - arity
         self.residuals, self.sources = structs[:count], structs[count:]
         self.targets = [_struct(variable.aval) for variable in jaxpr.outvars]
 
     def evaluate(self, residuals: Sequence[Any], tangents: Sequence[Any]) -> list[Array]:
         """Runs the program."""
-        count = len(self._jaxpr.constvars)
-        closed = jax.extend.core.ClosedJaxpr(self._jaxpr, list(residuals[:count]))
-        return list(jax.extend.core.jaxpr_as_fun(closed)(*residuals[count:], *tangents))
+        closed = jex.ClosedJaxpr(self.jaxpr, [])
+        return list(jex.jaxpr_as_fun(closed)(*residuals, *tangents))
+
+    @functools.cached_property
+    def linear(self) -> set[Any]:
+        """The variables that depend on the tangents."""
+        return descendants(self.jaxpr, self.jaxpr.invars[len(self.residuals) :])
+
+    @functools.cached_property
+    def has_rules(self) -> bool:
+        """Whether a `jax.custom_vjp` is in it, whose rule may not be linear."""
+        return calls_custom_rules(self.jaxpr)
+
+    @functools.cached_property
+    def is_complex_linear(self) -> bool:
+        """Whether it is certainly linear over the complex numbers: no real part, no conjugate."""
+        return is_complex_linear(self.jaxpr, self.linear)
+
+    def piece(
+        self,
+        inputs: Sequence[Any],
+        outputs: Sequence[Any],
+        keep: Container[int],
+        apart: Container[Any] = (),
+    ) -> tuple["Program", list[int]]:
+        """The part between variables: a program from the inputs, and then what is absent.
+
+        Args:
+            inputs: The variables that it begins with.
+            outputs: Those that it ends with.
+            keep: The numbers of the linear equations that may belong to it.
+            apart: Variables that count as zero where they are read.
+
+        Returns:
+            The program, and which of the residuals it needs.
+        """
+        residuals, seeds, absent, equations = piece(
+            self.jaxpr, self.linear, inputs, outputs, keep=keep, apart=apart
+        )
+        numbers = {variable: i for i, variable in enumerate(self.jaxpr.invars)}
+        jaxpr = make_jaxpr([*residuals, *seeds, *absent], outputs, equations)
+        program = Program(jaxpr, len(seeds) + len(absent))
+        return program, [numbers[variable] for variable in residuals]
+
+    def pull(self, residuals: Sequence[Any], cotangents: Sequence[Any]) -> list[Array]:
+        """Runs the transposed program."""
+
+        def push(*tangents: Array) -> list[Array]:
+            return self.evaluate(residuals, tangents)
+
+        return list(jax.linear_transpose(push, *self.sources)(list(cotangents)))
 
     @functools.cached_property
     def transposed(self) -> tuple["Program", list[Any]]:
         """The transposed program, and constants that go before the residuals."""
-
-        def pull(residuals: list[Array], cotangents: list[Array]) -> list[Array]:
-            def push(*tangents: Array) -> list[Array]:
-                return self.evaluate(residuals, tangents)
-
-            return list(jax.linear_transpose(push, *self.sources)(cotangents))
-
-        closed = jax.make_jaxpr(pull)(self.residuals, self.targets)
-        return Program(closed.jaxpr, len(self.targets)), list(closed.consts)
+        closed = jax.make_jaxpr(self.pull)(self.residuals, self.targets)
+        jaxpr, constants = inlined(closed)
+        return Program(jaxpr, len(self.targets)), constants
 
     @functools.cached_property
     def push_obstacle(self) -> Exception | None:
@@ -154,6 +249,28 @@ class Program:
             return without_traceback(error)
         return None
 
+    def equation_obstacles(self, number: int) -> Obstacles:
+        """Why one equation cannot be pushed or pulled through, found by tracing it alone.
+
+        A primitive without a body that can be is not asked again: that does not depend on
+        shapes.
+        """
+        equation = self.jaxpr.eqns[number]
+        linear = [not isinstance(x, jex.Literal) and x in self.linear for x in equation.invars]
+        key = (equation.primitive, tuple(linear))
+        if key in _UNOBSTRUCTED and not has_body(equation):
+            return _FREE
+        inputs = dict.fromkeys(x for x, flag in zip(equation.invars, linear, strict=True) if flag)
+        outputs = [v for v in equation.outvars if is_inexact(v.aval.dtype)]
+        alone = self.piece(list(inputs), outputs, {number})[0]
+        pull = alone.pull_obstacle
+        if pull is None:
+            pull = alone.transposed[0].push_obstacle
+        found = Obstacles(alone.push_obstacle, pull)
+        if found == _FREE:
+            _UNOBSTRUCTED.add(key)
+        return found
+
     def __reduce__(self) -> NoReturn:
         raise TypeError(
             "a linear map holds a program, which cannot be pickled; pickle its .as_matrix(), or "
@@ -168,7 +285,7 @@ class Program:
 
     @functools.cached_property
     def _key(self) -> Any:
-        return len(self.sources), _jaxpr_key(self._jaxpr)
+        return len(self.sources), jaxpr_key(self.jaxpr)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Program) and (self is other or self._key == other._key)
@@ -177,45 +294,4 @@ class Program:
         return hash(self._key)
 
     def __repr__(self) -> str:
-        return f"<linear program of {len(self._jaxpr.eqns)} equations>"
-
-
-def _jaxpr_key(jaxpr: Any) -> Any:
-    numbers: dict[Any, int] = {}
-
-    def atom(x: Any) -> Any:
-        if isinstance(x, jax.extend.core.Literal):
-            value = np.asarray(x.val)
-            return ("literal", str(x.aval), value.tobytes())
-        return numbers.setdefault(x, len(numbers))
-
-    heads = [(atom(var), str(var.aval)) for var in (*jaxpr.constvars, *jaxpr.invars)]
-    equations = [
-        (
-            equation.primitive,
-            tuple(map(atom, equation.invars)),
-            tuple((atom(var), str(var.aval)) for var in equation.outvars),
-            tuple((name, _param_key(value)) for name, value in sorted(equation.params.items())),
-        )
-        for equation in jaxpr.eqns
-    ]
-    return tuple(heads), tuple(equations), tuple(map(atom, jaxpr.outvars))
-
-
-def _param_key(value: Any) -> Any:
-    match value:
-        case jax.extend.core.ClosedJaxpr():
-            return _jaxpr_key(value.jaxpr), tuple(map(id, value.consts))
-        case jax.extend.core.Jaxpr():
-            return _jaxpr_key(value)
-        case tuple() | list():
-            return tuple(map(_param_key, value))
-        case dict():
-            return tuple((key, _param_key(item)) for key, item in value.items())
-        case _:
-            key = rule_key(value) or (type(value), value)
-            try:
-                hash(key)
-            except TypeError:
-                return ("object", id(value))
-            return key
+        return f"<linear program of {len(self.jaxpr.eqns)} equations>"

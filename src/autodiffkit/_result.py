@@ -9,13 +9,14 @@ import jax.tree_util as jtu
 import lineax as lx
 from jaxtyping import Array
 
+from autodiffkit._block_table import BlockTable
 from autodiffkit._errors import NotDifferentiatedError, StructureError, columns, listed
 from autodiffkit._inputs import Inputs, is_index
 from autodiffkit._leaves import describe_array, promote
 from autodiffkit._linear_map import StructuredMap, ask_again, is_dunder
 from autodiffkit._paths import Path, all_parts, missing, show
 from autodiffkit._trees import Part, Tree, Values
-from autodiffkit._vectors import Labels, labels, matrix, multiply, refuse_batched
+from autodiffkit._vectors import Labels, labels, refuse_batched
 
 _TABLE_ROWS = 24
 
@@ -23,7 +24,7 @@ _TABLE_ROWS = 24
 class Derivative(StructuredMap):
     """What the stored derivatives share: their function's value, and access by name."""
 
-    _blocks: tuple[tuple[Array, ...], ...]  # [output leaf (of a Hessian, times source)][source]
+    _blocks: BlockTable  # by output leaf (of a Hessian, times source) and source
     _value: Values
     _aux: Values
     _inputs: Inputs = eqx.field(static=True)
@@ -59,11 +60,8 @@ class Derivative(StructuredMap):
 
     def _leaf_paths(self) -> list[Path]:
         """The names of the leaves, for a function that returns a derivative."""
-        blocks = [
-            row.path + column.path for row in self._codomain.specs for column in self._domain.specs
-        ]
         value = [("value", *path) for path in self._value.leaf_paths()]
-        return [*blocks, *value, *(("aux", *path) for path in self._aux.leaf_paths())]
+        return [*self._blocks.paths, *value, *(("aux", *path) for path in self._aux.leaf_paths())]
 
     def __dir__(self) -> list[str]:
         return [*super().__dir__(), *self._inputs.names]
@@ -78,19 +76,15 @@ class Derivative(StructuredMap):
 
     def _apply(self, tangents: list[Array | None]) -> list[Array]:
         self._refuse_batched()
-        return multiply(self._blocks, tangents, self._codomain.specs, transpose=False)
+        return self._blocks.multiply(tangents, self._codomain.specs, transpose=False)
 
     def _apply_transpose(self, cotangents: list[Array | None]) -> list[Array]:
         self._refuse_batched()
-        return multiply(self._blocks, cotangents, self._domain.specs, transpose=True)
+        return self._blocks.multiply(cotangents, self._domain.specs, transpose=True)
 
     def _refuse_batched(self) -> None:
-        shapes = [
-            row.shape + column.shape
-            for row in self._codomain.specs
-            for column in self._domain.specs
-        ]
-        refuse_batched(self._name, [block for row in self._blocks for block in row], shapes)
+        arrays, shapes = zip(*self._blocks.arrays, strict=True)
+        refuse_batched(self._name, arrays, shapes)
 
     @property
     def column_labels(self) -> Labels:
@@ -195,7 +189,7 @@ class FirstDerivative(Derivative):
             The matrix.
         """
         self._refuse_batched()
-        return matrix(self._blocks, self._domain.specs, self._outputs.specs)
+        return self._blocks.matrix()
 
     @property
     def row_labels(self) -> Labels:
@@ -221,9 +215,13 @@ class FirstDerivative(Derivative):
 
     def __repr__(self) -> str:
         rows = [
-            (show(target.path) or "output", show(source.path), describe_block(block))
-            for target, row in zip(self._outputs.specs, self._blocks, strict=True)
-            for source, block in zip(self._domain.specs, row, strict=True)
+            (
+                show(target.path) or "output",
+                show(source.path),
+                describe_block(self._blocks.struct(i, j)),
+            )
+            for i, target in enumerate(self._outputs.specs)
+            for j, source in enumerate(self._domain.specs)
         ]
         title = (
             f"{type(self).__name__} of {self._function}, "
@@ -255,7 +253,7 @@ class Jacobian(FirstDerivative):
             NotDifferentiatedError: If there is no such output, or it was not differentiated.
         """
         part, value = self._sub_output(path)
-        blocks = tuple(self._blocks[i] for i in part.indices)
+        blocks = self._blocks.take(part.indices)
         outputs = part.tree.rebased()
         return type(self)(blocks, value, self._aux, self._inputs, outputs, self._function)
 

@@ -1,140 +1,224 @@
-"""Running derivatives: directions pushed forward or pulled back, assembled into blocks.
-
-Blocks are lists of rows: `blocks[i][j]` has the shape of output `i` followed by that of
-source `j`. Where a map is only R-linear, a complex side takes two directions an entry:
-
-- real to complex: pulling 1 gives the real part of the derivative, pulling -1j the
-  imaginary one;
-- complex to real: pushing 1 and 1j gives the derivatives by the real and the imaginary
-  part, and the block is the first minus 1j times the second, as `jax.grad` defines it.
-"""
+"""A function that has been evaluated or staged, and the running of its sweeps."""
 
 import functools
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.extend
-import jax.numpy as jnp
+import jax.extend.core as jex
 from jaxtyping import Array
 
+from autodiffkit._block_table import BlockTable, from_function, worth_packing
+from autodiffkit._blocks import sweep
+from autodiffkit._cost import nbytes
+from autodiffkit._directions import batch, make_block, slices, unit_directions, zeros
 from autodiffkit._jax_compat import is_staging
-from autodiffkit._leaves import LeafSpec, derivative_dtype, directions
-from autodiffkit._plan import Ends
-from autodiffkit._program import FlatFunction, Linear, Staged, linearize, without_traceback
-
-Blocks = list[list[Array]]
+from autodiffkit._leaves import Ends
+from autodiffkit._packing import pushed_table
+from autodiffkit._program import (
+    FlatFunction,
+    Linear,
+    Program,
+    Staged,
+    linearize,
+    without_traceback,
+)
+from autodiffkit._schedule import Schedule
 
 
 class LinearSweeps:
-    """The sweeps of a linear program in either direction."""
+    """A linear map that is at hand."""
+
+    kept = 0  # bytes of residuals that plain forward mode would do without
 
     def __init__(self, linear: Linear, ends: Ends) -> None:
         self._linear = linear
-        self._ends = ends
+        self.ends = ends
+        self.program = linear.program
 
-    def obstacle(self, mode: str) -> Exception | None:
-        """Why a mode is impossible for this program, `None` if it is possible."""
-        return self._linear.push_obstacle() if mode == "fwd" else self._linear.pull_obstacle()
+    def obstacle(self, schedule: Schedule) -> Exception | None:
+        """Why sweeps are impossible, `None` if they are possible; found by tracing them."""
 
-    def run(self, mode: str) -> Blocks:
-        """The blocks, by a mode that has no obstacle."""
-        ends = self._ends
-        if mode == "fwd":
+        def run(residuals: list[Array]) -> BlockTable:
+            return self._blocks(Linear(residuals, self.program), schedule)
 
-            def push(k: Array) -> list[Array]:
-                return self._linear(*unit_direction(ends.sources, k, 1.0, ends.holomorphic))
+        try:
+            jax.eval_shape(run, self._linear.residuals)
+        except Exception as error:  # any equation may refuse, each in its own way
+            return without_traceback(error)
+        return None
 
-            count = directions(ends.sources, ends.holomorphic)
-            return assemble_forward(_batch(push, count, -1), ends)
-        transposed = self._linear.transpose()
+    def run(self, schedule: Schedule) -> BlockTable:
+        """The blocks, by sweeps without an obstacle."""
+        return self._blocks(self._linear, schedule)
 
-        def pull(k: Array) -> list[Array]:
-            return transposed(*unit_direction(ends.targets, k, -1.0, ends.holomorphic))
-
-        count = directions(ends.targets, ends.holomorphic)
-        return assemble_reverse(_batch(pull, count, 0), ends)
+    def _blocks(self, linear: Linear, schedule: Schedule) -> BlockTable:
+        assert schedule.network is not None
+        assert schedule.sweeps is not None
+        return sweep(linear, schedule.network, schedule.sweeps, self.ends)
 
 
 class EagerSweeps:
     """A flat function that has run once, concretely, in `jax.linearize`."""
 
+    has_rules = True  # as far as one knows: what has run cannot be looked into
+
     def __init__(self, function: FlatFunction, primals: Sequence[Array]) -> None:
         self.linearized = linearize(function, primals)
 
-    def name(self, ends: Ends) -> None:
+    def name(self, ends: Ends) -> "EagerSweeps":
         """Says what the inputs and outputs are, which is known once the function has run."""
+        self.ends = ends
         self._sweeps = LinearSweeps(self.linearized[2], ends)
+        return self
 
-    def obstacle(self, mode: str) -> Exception | None:
-        """Why a mode is impossible for this function, `None` if it is possible."""
-        return self._sweeps.obstacle(mode)
+    @property
+    def program(self) -> Program:
+        """The linear program."""
+        return self._sweeps.program
 
-    def run(self, mode: str) -> tuple[list[Array], list[Any], Blocks]:
-        """The outputs, the rest and the blocks, by a mode that has no obstacle."""
+    kept = 0  # the residuals exist already
+
+    def obstacle(self, schedule: Schedule) -> Exception | None:
+        """Why sweeps are impossible for this function, `None` if they are possible."""
+        return self._sweeps.obstacle(schedule)
+
+    def run(self, schedule: Schedule) -> tuple[list[Array], list[Any], BlockTable]:
+        """The outputs, the rest and the blocks, by sweeps without an obstacle."""
         outs, rest, _ = self.linearized
-        return outs, rest, self._sweeps.run(mode)
+        return outs, rest, self._sweeps.run(schedule)
 
 
-class StagedSweeps:
+class TracedSweeps:
+    """A flat function whose linear program is all that is wanted: it is planned, not swept."""
+
+    has_rules = True  # as for `EagerSweeps`
+
+    def __init__(self, function: FlatFunction, primals: Sequence[Array]) -> None:
+        self._linearization = _linearization(function, primals)
+
+    def name(self, ends: Ends) -> "TracedSweeps":
+        """Says what the inputs and outputs are, which is known once the function is traced."""
+        self.ends = ends
+        return self
+
+    @property
+    def program(self) -> Program:
+        """The linear program; nothing is evaluated."""
+        return self._linearization[1]
+
+    @property
+    def kept(self) -> int:
+        """The bytes of residuals that plain forward mode, fused with the value, never stores."""
+        closed, program = self._linearization
+        computed = {v for equation in closed.jaxpr.eqns for v in equation.outvars}
+        outputs = closed.jaxpr.outvars[len(closed.jaxpr.outvars) - len(program.residuals) :]
+        return sum(nbytes(v) for v in outputs if not isinstance(v, jex.Literal) and v in computed)
+
+    def obstacle(self, schedule: Schedule) -> Exception | None:
+        """None is looked for: of a plan alone, each equation is asked."""
+
+
+class StagedSweeps(TracedSweeps):
     """A flat function that was traced, as part of a larger trace.
 
-    A sweep is traced by itself first: what refuses does so there, and of what is tried only
-    what is chosen becomes part of the larger trace.
+    What may be refused is traced by itself first: only what is chosen becomes part of the
+    larger trace.
     """
 
     def __init__(self, function: FlatFunction, primals: Sequence[Array]) -> None:
         self._primals = tuple(primals)
         self._staged = Staged(function, primals)
+        self._tried: dict[Schedule, Callable[[], Any] | Exception] = {}
 
-    def name(self, ends: Ends) -> None:
-        """Says what the inputs and outputs are, which is known once the function is traced."""
-        self._ends = ends
+    @functools.cached_property
+    def _linearization(self) -> tuple[Any, Program]:
+        return _linearization(self._staged, self._primals)
+
+    @property
+    def has_rules(self) -> bool:
+        """Whether derivatives come from rules of the user's own."""
+        return self._staged.has_rules
 
     @functools.cached_property
     def linearized(self) -> tuple[list[Array], list[Any], Linear]:
         """The outputs, the rest, and the tangent map as a linear program."""
-        return linearize(self._staged, self._primals)
+        return self._linearize()
 
-    def obstacle(self, mode: str) -> Exception | None:
-        """Why a mode is impossible for this function, `None` if it is possible."""
-        traced = self._fwd if mode == "fwd" else self._rev
+    def _linearize(self) -> tuple[list[Array], list[Any], Linear]:
+        closed, program = self._linearization
+        results = list(jex.jaxpr_as_fun(closed)(*self._primals))
+        start = len(results) - len(program.residuals)
+        outs = results[: len(program.targets)]
+        return outs, results[len(outs) : start], Linear(results[start:], program)
+
+    def obstacle(self, schedule: Schedule) -> Exception | None:
+        """Why sweeps are impossible for this function, `None` if they are possible."""
+        traced = self._traced(schedule)
         return traced if isinstance(traced, Exception) else None
 
-    def run(self, mode: str) -> tuple[list[Array], list[Any], Blocks]:
-        """The outputs, the rest and the blocks, by a mode that has no obstacle."""
-        traced = self._fwd if mode == "fwd" else self._rev
+    def run(self, schedule: Schedule) -> tuple[list[Array], list[Any], BlockTable]:
+        """The outputs, the rest and the blocks, by sweeps without an obstacle."""
+        traced = self._tried.get(schedule)
         assert not isinstance(traced, Exception)
-        return traced()
+        return self._sweep(schedule) if traced is None else traced()
 
-    @functools.cached_property
-    def _fwd(self) -> Callable[[], Any] | Exception:
-        return _traced(self._forward)
+    def _traced(self, schedule: Schedule) -> Callable[[], Any] | Exception:
+        if schedule not in self._tried:
+            self._tried[schedule] = _traced(functools.partial(self._sweep, schedule))
+        return self._tried[schedule]
 
-    @functools.cached_property
-    def _rev(self) -> Callable[[], Any] | Exception:
-        return _traced(self._reverse)
+    def _sweep(self, schedule: Schedule) -> tuple[list[Array], list[Any], BlockTable]:
+        if schedule.is_forward:
+            return self._forward(schedule)
+        outs, rest, linear = self._linearize()
+        return outs, rest, LinearSweeps(linear, self.ends).run(schedule)
 
-    def _forward(self) -> tuple[list[Array], list[Any], Blocks]:
+    def _forward(self, schedule: Schedule) -> tuple[list[Array], list[Any], BlockTable]:
         # Fused with the value: linearising would store what forward mode never needs.
-        ends = self._ends
+        ends, network = self.ends, schedule.network
+        live = [
+            j for j in range(len(ends.sources)) if network is None or network.sources[j] is not None
+        ]
+        complex_directions = 1 if ends.holomorphic else 2
+        structs = [ends.sources[j].struct for j in live]
+        parts = dict(zip(live, slices(structs, complex_directions), strict=True))
+        count = max((part.stop for part in parts.values()), default=0)
 
-        def push(k: Array) -> tuple[list[Array], list[Any], list[Array]]:
-            unit = unit_direction(ends.sources, k, 1.0, ends.holomorphic)
-            outs, tangents, rest = jax.jvp(self._staged, self._primals, tuple(unit), has_aux=True)
+        def evaluate(*moving: Array) -> tuple[list[Array], list[Any]]:
+            primals = list(self._primals)
+            for j, primal in zip(live, moving, strict=True):
+                primals[j] = primal
+            return self._staged(*primals)
+
+        def push(unit: list[Array]) -> tuple[list[Array], list[Any], list[Array]]:
+            primals = [self._primals[j] for j in live]
+            outs, tangents, rest = jax.jvp(evaluate, primals, unit, has_aux=True)
             return outs, rest, tangents
 
-        count = directions(ends.sources, ends.holomorphic)
+        def no_path(i: int, j: int) -> Array:
+            return zeros(ends.targets[i], ends.sources[j])
+
         if count == 0:
             outs, rest = self._staged(*self._primals)
-            return outs, rest, assemble_forward(None, ends)
-        outs, rest, tangents = _batch(push, count, (None, None, -1))
-        return outs, rest, assemble_forward(tangents, ends)
+            return outs, rest, from_function(no_path, ends.targets, ends.sources)
+        axis = network.direction_axis(range(len(network.steps))) if network else 0
+        units = unit_directions(structs, 1.0, complex_directions, axis)
+        outs, rest, tangents = batch(push, units, axis, (None, None, -1))
 
-    def _reverse(self) -> tuple[list[Array], list[Any], Blocks]:
-        outs, rest, linear = linearize(self._staged, self._primals)
-        return outs, rest, LinearSweeps(linear, self._ends).run("rev")
+        def block(i: int, j: int) -> Array:
+            target, source = ends.targets[i], ends.sources[j]
+            if j not in parts or (network is not None and not network.connected(i, j)):
+                return no_path(i, j)
+            return make_block(tangents[i][..., parts[j]], target, source, -1)
+
+        if network is not None and worth_packing(ends.targets, ends.sources):
+            by_target = [
+                None if variable is None else array
+                for variable, array in zip(network.targets, tangents, strict=True)
+            ]
+            return outs, rest, pushed_table(by_target, ends, network)
+        return outs, rest, from_function(block, ends.targets, ends.sources)
 
 
 def prepare(function: FlatFunction, primals: Sequence[Array]) -> EagerSweeps | StagedSweeps:
@@ -142,95 +226,28 @@ def prepare(function: FlatFunction, primals: Sequence[Array]) -> EagerSweeps | S
     return (StagedSweeps if is_staging() else EagerSweeps)(function, primals)
 
 
-def _traced(sweep: Callable[[], Any]) -> Callable[[], Any] | Exception:
+def prepare_plan(function: FlatFunction, primals: Sequence[Array]) -> EagerSweeps | TracedSweeps:
+    """The same for a function that is only planned."""
+    return (TracedSweeps if is_staging() else EagerSweeps)(function, primals)
+
+
+def _linearization(function: FlatFunction, primals: Sequence[Array]) -> tuple[Any, Program]:
+    """The function with its residuals as further outputs, and the linear program."""
+    programs: list[Program] = []
+
+    def evaluate(*primals: Array) -> Any:
+        outs, rest, linear = linearize(function, primals)
+        programs.append(linear.program)
+        return outs, rest, linear.residuals
+
+    return jax.make_jaxpr(evaluate)(*primals), programs[0]
+
+
+def _traced(run: Callable[[], Any]) -> Callable[[], Any] | Exception:
     try:
-        closed, shape = jax.make_jaxpr(sweep, return_shape=True)()
+        closed, shape = jax.make_jaxpr(run, return_shape=True)()
     except Exception as error:  # any equation may refuse, each in its own way
         return without_traceback(error)
     treedef = jax.tree.structure(shape)
-    run = jax.extend.core.jaxpr_as_fun(closed)
-    return lambda: jax.tree.unflatten(treedef, run())
-
-
-# Directions and blocks ----------------------------------------------------------
-
-
-def unit_direction(
-    specs: Sequence[LeafSpec], k: Array, imaginary: float, holomorphic: bool
-) -> list[Array]:
-    """The `k`-th direction over all leaves, made where it is used.
-
-    A complex leaf of an R-linear map takes its real directions first and then the imaginary
-    ones, of which `imaginary` times 1j is the unit.
-    """
-    unit: list[Array] = []
-    for spec, part in zip(specs, _parts(specs, holomorphic), strict=True):
-        index = jax.lax.iota(jnp.int32, spec.size) + part.start
-        hot = (index == k).astype(spec.dtype)
-        if part.stop - part.start > spec.size:
-            second = (index + spec.size == k).astype(hot.real.dtype)
-            hot = jax.lax.complex(hot.real, second * jnp.asarray(imaginary, second.dtype))
-        unit.append(hot.reshape(spec.shape))
-    return unit
-
-
-def _parts(specs: Sequence[LeafSpec], holomorphic: bool) -> list[slice]:
-    """Which directions belong to each leaf."""
-    parts: list[slice] = []
-    start = 0
-    for spec in specs:
-        stop = start + directions([spec], holomorphic)
-        parts.append(slice(start, stop))
-        start = stop
-    return parts
-
-
-def _batch(function: Callable[[Array], Any], count: int, out_axes: Any) -> Any:
-    """The function over all directions; a lone direction is not batched, none gives `None`."""
-    if count == 0:
-        return None
-    if count > 1:
-        return jax.vmap(function, out_axes=out_axes)(jnp.arange(count, dtype=jnp.int32))
-    results = function(jnp.zeros((), jnp.int32))
-    if isinstance(out_axes, tuple):
-        return (*results[:-1], [jnp.expand_dims(x, -1) for x in results[-1]])
-    return [jnp.expand_dims(x, out_axes) for x in results]
-
-
-def assemble_forward(tangents: list[Array] | None, ends: Ends) -> Blocks:
-    """Blocks from pushed directions: `tangents[i]` has axes [output i..., direction]."""
-    parts = _parts(ends.sources, ends.holomorphic)
-    return [
-        [
-            _block(None if tangents is None else tangents[i][..., part], target, source, -1)
-            for source, part in zip(ends.sources, parts, strict=True)
-        ]
-        for i, target in enumerate(ends.targets)
-    ]
-
-
-def assemble_reverse(cotangents: list[Array] | None, ends: Ends) -> Blocks:
-    """Blocks from pulled directions: `cotangents[j]` has axes [direction, source j...]."""
-    parts = _parts(ends.targets, ends.holomorphic)
-    return [
-        [
-            _block(None if cotangents is None else cotangents[j][part], target, source, 0)
-            for j, source in enumerate(ends.sources)
-        ]
-        for target, part in zip(ends.targets, parts, strict=True)
-    ]
-
-
-def _block(swept: Array | None, target: LeafSpec, source: LeafSpec, axis: int) -> Array:
-    """One block from the directions that belong to it, which lie along `axis`."""
-    dtype = derivative_dtype(target, source)
-    shape = target.shape + source.shape
-    if swept is None or 0 in shape:
-        return jnp.zeros(shape, dtype)
-    if swept.size == 2 * math.prod(shape):
-        # An R-linear map: the real directions and then the imaginary ones.
-        first, second = jnp.split(swept, 2, axis=axis)
-        part = jnp.finfo(dtype).dtype
-        sign = -1 if axis == -1 else 1
-        swept = jax.lax.complex(first.astype(part), sign * second.astype(part))
-    return swept.reshape(shape).astype(dtype)
+    evaluate = jex.jaxpr_as_fun(closed)
+    return lambda: jax.tree.unflatten(treedef, evaluate())

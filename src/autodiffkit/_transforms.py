@@ -24,12 +24,12 @@ from autodiffkit._function import BoundMethod, Opaque, as_function, name_of
 from autodiffkit._hessian import Hessian, bare
 from autodiffkit._jax_compat import is_eager
 from autodiffkit._linear_map import LinearMap
-from autodiffkit._plan import Plan, check_mode
+from autodiffkit._plan import Plan
+from autodiffkit._planning import check_mode
 from autodiffkit._program import Linear
 from autodiffkit._result import Gradient, Jacobian
 from autodiffkit._selection import check_selection
 from autodiffkit._signature import bind
-from autodiffkit._sweeps import Blocks
 from autodiffkit._trees import Tree
 
 P = ParamSpec("P")
@@ -111,7 +111,7 @@ class Transform(eqx.Module, Generic[P]):
         return FlatCall(call, function.name, bound, self._options)
 
     def _plan(self, flat: FlatCall, selected: Any) -> Plan:
-        return plan_first(flat, selected)[1]
+        return plan_first(flat, selected)
 
     @property
     def plan(self) -> Callable[P, Plan]:
@@ -160,7 +160,7 @@ class JacobianTransform(Transform[P]):
         flat = self._flat(args, kwargs)
         found = first_derivative(flat)
         return Jacobian(
-            _tuples(found.first),
+            found.first,
             found.value,
             found.aux,
             found.inputs,
@@ -188,17 +188,17 @@ class HessianTransform(Transform[P]):
         flat = self._flat(args, kwargs)
         found = second_derivative(flat)
         return Hessian(
-            _tuples(found.second),
+            found.second,
             found.value,
             found.aux,
             found.inputs,
             found.outputs,
             flat.name,
-            _tuples(found.first),
+            found.first,
         )
 
     def _plan(self, flat: FlatCall, selected: Any) -> Plan:
-        return plan_second(flat, selected, stored=False)[2]
+        return plan_second(flat, selected)
 
 
 class LinearizeTransform(Transform[P]):
@@ -224,16 +224,12 @@ class HvpTransform(Transform[P]):
         return _linear_map(flat, found, linear, outputs, _gradient(flat, found))
 
     def _plan(self, flat: FlatCall, selected: Any) -> Plan:
-        return plan_second(flat, selected, stored=False)[2]
-
-
-def _tuples(blocks: Blocks) -> tuple[tuple[Array, ...], ...]:
-    return tuple(tuple(row) for row in blocks)
+        return plan_second(flat, selected)
 
 
 def _gradient(flat: FlatCall, found: Evaluated) -> Gradient:
     return Gradient(
-        _tuples(found.first),
+        found.first,
         found.value,
         found.aux,
         found.inputs,

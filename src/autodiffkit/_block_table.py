@@ -1,0 +1,174 @@
+"""How the blocks of a derivative are stored: one by one, or many of them as one matrix.
+
+An array for each of 40 by 40 blocks is a kernel for each, which takes XLA a minute to
+compile. That many are kept as the matrix that they form, and a block is cut out when it is
+looked at.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, overload
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from autodiffkit._leaves import LeafSpec, derivative_dtype, is_complex, promote
+from autodiffkit._paths import Path
+from autodiffkit._vectors import labels, matrix, multiply
+
+# More blocks than this are stored as a matrix, if there are this many times fewer leaves.
+_MANY = 64
+_WORTH = 4
+
+
+class BlockTable(eqx.Module):
+    """Blocks by output and source: `table[i][j]` has the shape of both, one after the other.
+
+    The arrays are blocks, row by row, or the one matrix `(m, n)` that they form: that
+    depends on the specifications alone. What `vmap` or `scan` have put before the axes of
+    an array stays there.
+    """
+
+    _arrays: tuple[Any, ...]
+    _targets: tuple[LeafSpec, ...] = eqx.field(static=True)
+    _sources: tuple[LeafSpec, ...] = eqx.field(static=True)
+
+    @property
+    def _packed(self) -> bool:
+        return worth_packing(self._targets, self._sources)
+
+    def __len__(self) -> int:
+        return len(self._targets)
+
+    def __iter__(self) -> Iterator["Row"]:
+        return (self[i] for i in range(len(self)))
+
+    @overload
+    def __getitem__(self, index: int) -> "Row": ...
+    @overload
+    def __getitem__(self, index: slice) -> "list[Row]": ...
+    def __getitem__(self, index: int | slice) -> "Row | list[Row]":
+        if isinstance(index, slice):
+            return [self[i] for i in range(len(self))[index]]
+        return Row(self, range(len(self))[index])
+
+    def block(self, i: int, j: int) -> Any:
+        """The block of an output by a source."""
+        if not self._packed:
+            return self._arrays[i * len(self._sources) + j]
+        (whole,) = self._arrays
+        target, source = self._targets[i], self._sources[j]
+        lead = whole.shape[:-2]
+        row, column = labels(self._targets)[i][1], labels(self._sources)[j][1]
+        # Starts that are data, so that an eager call compiles once for blocks of one shape.
+        starts = (*[0] * len(lead), row.start, column.start)
+        cut = jax.lax.dynamic_slice(whole, starts, (*lead, target.size, source.size))
+        return cut.reshape(lead + target.shape + source.shape)
+
+    def struct(self, i: int, j: int) -> Any:
+        """What tells a block's shape and dtype, without cutting it out."""
+        if not self._packed or not hasattr(self._arrays[0], "shape"):
+            return self._arrays[0] if self._packed else self.block(i, j)
+        shape = self._arrays[0].shape[:-2] + self._targets[i].shape + self._sources[j].shape
+        return jax.ShapeDtypeStruct(shape, self._arrays[0].dtype)
+
+    def take(self, rows: Sequence[int]) -> "BlockTable":
+        """The table of some of the outputs."""
+        targets = tuple(self._targets[i] for i in rows)
+        return from_function(lambda i, j: self.block(rows[i], j), targets, self._sources)
+
+    @property
+    def arrays(self) -> list[tuple[Any, tuple[int, ...]]]:
+        """What is stored, each with the shape that it was made with."""
+        if self._packed:
+            return [(self._arrays[0], (_size(self._targets), _size(self._sources)))]
+        shapes = [t.shape + s.shape for t in self._targets for s in self._sources]
+        return list(zip(self._arrays, shapes, strict=True))
+
+    @property
+    def paths(self) -> list[Path]:
+        """The names of what is stored; the matrix has none."""
+        if self._packed:
+            return [()]
+        return [t.path + s.path for t in self._targets for s in self._sources]
+
+    def multiply(
+        self, vector: list[Array | None], outs: Sequence[LeafSpec], *, transpose: bool
+    ) -> list[Array]:
+        """The product with a vector of leaves, or that of the transpose."""
+        if not self._packed:
+            return multiply(list(self), vector, outs, transpose=transpose)
+        packed: list[Array | None] = [
+            _joined(vector, self._targets if transpose else self._sources)
+        ]
+        spec = LeafSpec((), (_size(outs),), promote(out.dtype for out in outs))
+        (product,) = multiply([list(self._arrays)], packed, [spec], transpose=transpose)
+        return [
+            product[part].reshape(out.shape).astype(out.dtype)
+            for out, (_, part) in zip(outs, labels(outs), strict=True)
+        ]
+
+    def matrix(self) -> Array:
+        """The blocks as one matrix, in the dtype that they promote to."""
+        if self._packed:
+            return self._arrays[0]
+        return matrix(list(self), self._sources, self._targets)
+
+
+class Row(Sequence[Any]):
+    """The blocks of one output, cut out when they are asked for."""
+
+    def __init__(self, table: BlockTable, number: int) -> None:
+        self._table = table
+        self._number = number
+
+    def __len__(self) -> int:
+        return len(self._table._sources)
+
+    def __getitem__(self, index: Any) -> Any:
+        numbers = range(len(self))[index]
+        if isinstance(numbers, range):
+            return [self._table.block(self._number, j) for j in numbers]
+        return self._table.block(self._number, numbers)
+
+
+def worth_packing(targets: Sequence[LeafSpec], sources: Sequence[LeafSpec]) -> bool:
+    """Whether there are so many blocks that they are better stored as a matrix."""
+    count = len(targets) * len(sources)
+    if count <= max(_MANY, _WORTH * (len(targets) + len(sources))):
+        return False
+    # The matrix has one dtype, and no pairs of real and imaginary directions in it.
+    dtypes = {derivative_dtype(target, source) for target in targets for source in sources}
+    return len(dtypes) == 1 and not any(is_complex(dtype) for dtype in dtypes)
+
+
+def from_function(
+    block: Callable[[int, int], Array], targets: Sequence[LeafSpec], sources: Sequence[LeafSpec]
+) -> BlockTable:
+    """A table of blocks by output and source number."""
+    rows = [[block(i, j) for j in range(len(sources))] for i in range(len(targets))]
+    if worth_packing(targets, sources):
+        return from_matrix(matrix(rows, sources, targets), targets, sources)
+    blocks = tuple(block for row in rows for block in row)
+    return BlockTable(blocks, tuple(targets), tuple(sources))
+
+
+def from_matrix(
+    whole: Array, targets: Sequence[LeafSpec], sources: Sequence[LeafSpec]
+) -> BlockTable:
+    """A table of as many blocks as are worth packing, from the matrix that they form."""
+    return BlockTable((whole,), tuple(targets), tuple(sources))
+
+
+def _size(specs: Sequence[LeafSpec]) -> int:
+    return sum(spec.size for spec in specs)
+
+
+def _joined(vector: Sequence[Array | None], specs: Sequence[LeafSpec]) -> Array:
+    leaves = [
+        jnp.zeros(spec.shape, spec.dtype) if leaf is None else leaf
+        for leaf, spec in zip(vector, specs, strict=True)
+    ]
+    dtype = promote(leaf.dtype for leaf in leaves)
+    return jnp.concatenate([leaf.reshape(-1).astype(dtype) for leaf in leaves])

@@ -1,0 +1,298 @@
+"""What the equations of a linear program cost: operations and bytes, counted, not measured."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import jax.extend.core as jex
+from jax.extend.core import primitives
+
+# How often a `while_loop` is taken to run, which its program does not say.
+_TRIPS = 16
+
+# The bytes that a processor moves in the time of one operation: about a fifth, both on
+# processors with few cores and on accelerators (30 TFLOP/s beside 3 TB/s give a tenth).
+_OPERATIONS_PER_BYTE = 5.0
+
+
+# What it costs to start a kernel, in operations: a few microseconds.
+_LAUNCH = 1e5
+
+
+class Cost(NamedTuple):
+    """Floating-point operations and bytes of a batch of directions through equations.
+
+    Args:
+        flops: Operations of each direction.
+        moved: Bytes that each direction reads and writes.
+        once_flops: Operations that serve all directions of a batch, such as what a
+            checkpointed body computes again.
+        once_moved: Bytes that are read once for all directions, such as a matrix.
+        kernels: Kernels that are started for a batch. Compilers fuse most equations with
+            others; these are those that they do not.
+    """
+
+    flops: float = 0.0
+    moved: float = 0.0
+    once_flops: float = 0.0
+    once_moved: float = 0.0
+    kernels: float = 0.0
+
+    def times(self, count: float) -> "Cost":
+        """The same, so many times."""
+        return Cost(*(count * a for a in self))
+
+    def batch(self, directions: int) -> "Work":
+        """The work of so many directions in one batch."""
+        if not directions:
+            return Work()
+        return Work(
+            self.once_flops + directions * self.flops,
+            self.once_moved + directions * self.moved,
+            self.kernels,
+        )
+
+
+class Work(NamedTuple):
+    """Floating-point operations, bytes moved, and kernels started, altogether."""
+
+    flops: float = 0.0
+    moved: float = 0.0
+    kernels: float = 0.0
+
+    def plus(self, other: "Work") -> "Work":
+        """Both, one after the other."""
+        return Work(*(a + b for a, b in zip(self, other, strict=True)))
+
+    def time(self, kernels: float = math.inf) -> float:
+        """What it takes, in the time of one operation, if so many kernels cost nothing."""
+        launches = max(0.0, self.kernels - kernels)
+        return self.flops + _OPERATIONS_PER_BYTE * self.moved + _LAUNCH * launches
+
+
+def total(costs: Iterable[Cost]) -> Cost:
+    """All of them, one after the other."""
+    sums = [math.fsum(column) for column in zip(*costs, strict=True)]
+    return Cost(*sums) if sums else Cost()
+
+
+def size(atom: Any) -> int:
+    """The number of entries."""
+    return math.prod(getattr(atom.aval, "shape", ()))
+
+
+def nbytes(atom: Any) -> int:
+    """The number of bytes."""
+    return size(atom) * getattr(getattr(atom.aval, "dtype", None), "itemsize", 0)
+
+
+# Equations ----------------------------------------------------------------------
+
+
+def equation_cost(equation: Any, linear: Sequence[bool], mode: str) -> Cost:
+    """What one equation costs.
+
+    Args:
+        equation: An equation of a jaxpr.
+        linear: Which of its inputs carry tangents; if none does, all of it is done once.
+        mode: `"fwd"` to push through it, `"rev"` to pull.
+    """
+    bodies = _BODIES.get(equation.primitive)
+    if bodies is not None:
+        return bodies(equation, linear, mode)
+    inner = [
+        x for x in jex.jaxprs_in_params(equation.params) if len(x.invars) == len(equation.invars)
+    ]
+    if inner:
+        return _body_cost(inner[0], linear, mode)[0]
+    name = equation.primitive.name
+    flops = _FLOPS.get(name, _elementwise)(equation)
+    results = float(sum(map(nbytes, equation.outvars)))
+    inputs = [0 if isinstance(x, jex.Literal) else nbytes(x) for x in equation.invars]
+    kernels = float(_UNFUSED.get((name, mode), lambda _: name in _ALONE)(equation))
+    if not any(linear):
+        return Cost(0.0, 0.0, flops, results + sum(inputs), kernels)
+    moving = sum(n for n, flag in zip(inputs, linear, strict=True) if flag)
+    once = sum(inputs) - moving
+    if name in _PARTS:
+        # Pushing reads no more than it writes; pulling adds to an array of the whole size.
+        if mode == "fwd":
+            moving = results
+        else:
+            flops += size(equation.invars[0])
+    return Cost(flops, results + moving, 0.0, once, kernels)
+
+
+def equation_costs(equation: Any, linear: Sequence[bool]) -> tuple[Cost, Cost]:
+    """What it costs to push, and to pull, through one equation."""
+    push = equation_cost(equation, linear, "fwd")
+    name = equation.primitive.name
+    same = name not in _PARTS and (name, "fwd") not in _UNFUSED and (name, "rev") not in _UNFUSED
+    if same and equation.primitive not in _BODIES and not equation_has_body(equation):
+        return push, push
+    return push, equation_cost(equation, linear, "rev")
+
+
+def equation_has_body(equation: Any) -> bool:
+    """Whether an equation holds a program."""
+    return any(True for _ in jex.jaxprs_in_params(equation.params))
+
+
+def trailing_batch(equation: Any, linear: Sequence[bool]) -> float:
+    """Whether directions along the last axis suit an equation: positive if so, by its weight.
+
+    A product `W @ x` leaves them there; `x @ W`, convolutions and loops have them first, and
+    whatever is elementwise takes either.
+    """
+    if equation.primitive is primitives.dot_general_p:
+        return _dot_general(equation) * (1 if linear[1] and not linear[0] else -1)
+    if equation.primitive.name == "conv_general_dilated":
+        return -_convolution(equation)
+    if equation_has_body(equation):
+        cost = equation_cost(equation, linear, "fwd")
+        return -max(cost.flops, 1.0)
+    return 0.0
+
+
+def _body_cost(jaxpr: Any, linear: Sequence[bool], mode: str) -> tuple[Cost, list[bool]]:
+    """The cost of a nested jaxpr, and which of its outputs carry tangents."""
+    tangents = {v for v, flag in zip(jaxpr.invars, linear, strict=True) if flag}
+
+    def carries(atom: Any) -> bool:
+        return not isinstance(atom, jex.Literal) and atom in tangents
+
+    costs: list[Cost] = []
+    for equation in jaxpr.eqns:
+        flags = list(map(carries, equation.invars))
+        costs.append(equation_cost(equation, flags, mode))
+        if any(flags):
+            tangents.update(equation.outvars)
+    return total(costs), list(map(carries, jaxpr.outvars))
+
+
+def _scan(equation: Any, linear: Sequence[bool], mode: str) -> Cost:
+    parameters = equation.params
+    start = parameters["num_consts"]
+    carry = slice(start, start + parameters["num_carry"])
+    return _loop(parameters["jaxpr"].jaxpr, linear, mode, carry).times(parameters["length"])
+
+
+def _while(equation: Any, linear: Sequence[bool], mode: str) -> Cost:
+    parameters = equation.params
+    start = parameters["body_nconsts"]
+    flags = linear[parameters["cond_nconsts"] :]
+    return _loop(parameters["body_jaxpr"].jaxpr, flags, mode, slice(start, None)).times(_TRIPS)
+
+
+def _loop(body: Any, linear: Sequence[bool], mode: str, carry: slice) -> Cost:
+    flags = list(linear)
+    while True:
+        cost, results = _body_cost(body, flags, mode)
+        before = flags[carry]
+        flags[carry] = [a or b for a, b in zip(before, results, strict=False)]
+        if flags[carry] == before:
+            return cost._replace(kernels=0.0)  # a loop starts its kernels in either direction
+
+
+def _cond(equation: Any, linear: Sequence[bool], mode: str) -> Cost:
+    branches = [_body_cost(b.jaxpr, linear[1:], mode)[0] for b in equation.params["branches"]]
+    return max(branches, key=lambda cost: cost.batch(1).time())
+
+
+def _linear_solve(equation: Any, _: Sequence[bool], mode: str) -> Cost:
+    solve = equation.params["jaxprs"].solve.jaxpr
+    count = len(equation.outvars)
+    flags = [False] * (len(solve.invars) - count) + [True] * count
+    return _body_cost(solve, flags, mode)[0]
+
+
+_BODIES: dict[Any, Callable[[Any, Sequence[bool], str], Cost]] = {
+    primitives.scan_p: _scan,
+    primitives.while_p: _while,
+    primitives.cond_p: _cond,
+    primitives.linear_solve_p: _linear_solve,
+}
+
+
+# Operations -----------------------------------------------------------------------
+
+
+def _elementwise(equation: Any) -> float:
+    return float(max(map(size, (*equation.outvars, *equation.invars))))
+
+
+def _dot_general(equation: Any) -> float:
+    (contracted, _), _ = equation.params["dimension_numbers"]
+    shape = equation.invars[0].aval.shape
+    return 2.0 * size(equation.outvars[0]) * math.prod(shape[axis] for axis in contracted)
+
+
+def _convolution(equation: Any) -> float:
+    kernel = equation.invars[1].aval.shape
+    features = kernel[equation.params["dimension_numbers"].rhs_spec[0]]
+    return 2.0 * size(equation.outvars[0]) * math.prod(kernel) / max(1, features)
+
+
+def _fft(equation: Any) -> float:
+    count = max(size(equation.invars[0]), size(equation.outvars[0]))
+    lengths = math.prod(equation.params["fft_lengths"])
+    return 5.0 * count * math.log2(max(2, lengths))
+
+
+def _sorted(equation: Any) -> float:
+    return _elementwise(equation) * math.log2(max(2, size(equation.outvars[0])))
+
+
+def _triangular_solve(equation: Any) -> float:
+    return float(size(equation.invars[1]) * equation.invars[0].aval.shape[-1])
+
+
+def _factorisation(equation: Any) -> float:
+    shape = equation.invars[0].aval.shape
+    return float(size(equation.invars[0]) * min(shape[-2:]))
+
+
+def _movement(_: Any) -> float:
+    return 0.0
+
+
+_FLOPS: dict[str, Callable[[Any], float]] = {
+    "dot_general": _dot_general,
+    "conv_general_dilated": _convolution,
+    "fft": _fft,
+    "sort": _sorted,
+    "cumsum": _sorted,
+    "triangular_solve": _triangular_solve,
+    **dict.fromkeys(("cholesky", "lu", "qr", "eigh", "svd", "eig"), _factorisation),
+    **dict.fromkeys(
+        (
+            *("broadcast_in_dim", "reshape", "transpose", "squeeze", "expand_dims", "copy"),
+            *(
+                "concatenate",
+                "stack",
+                "unstack",
+                "slice",
+                "dynamic_slice",
+                "dynamic_update_slice",
+                "pad",
+                "rev",
+            ),
+            *("gather", "convert_element_type", "real", "imag", "complex", "split"),
+        ),
+        _movement,
+    ),
+}
+
+# What takes a part of an array.
+_PARTS = frozenset({"slice", "dynamic_slice", "gather", "split", "unstack"})
+
+# What is a kernel of its own, and what makes kernels of the equations before it.
+_ALONE = frozenset({
+    *("dot_general", "conv_general_dilated", "fft", "sort", "cumsum", "scatter-add", "scatter"),
+    *("triangular_solve", "cholesky", "lu", "qr", "eigh", "svd", "eig"),
+})
+_UNFUSED: dict[tuple[str, str], Callable[[Any], int]] = {
+    ("concatenate", "fwd"): lambda equation: len(equation.invars),
+    ("stack", "fwd"): lambda equation: len(equation.invars),
+    ("gather", "rev"): lambda _: 1,  # scatters
+}

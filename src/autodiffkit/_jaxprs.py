@@ -1,0 +1,296 @@
+"""Jaxprs taken apart and put together: inlining, pieces, keys and lines of source."""
+
+import functools
+import sys
+from collections.abc import Container, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.extend.core as jex
+import jax.extend.source_info_util as source_info
+import numpy as np
+from jax.extend.core import primitives
+
+from autodiffkit._jax_compat import is_unspecified, rule_key
+from autodiffkit._leaves import is_complex
+
+
+def make_jaxpr(inputs: Sequence[Any], outputs: Sequence[Any], equations: Sequence[Any]) -> Any:
+    """A jaxpr of these equations, without constants and with the effects that they have."""
+    effects = frozenset[Any]().union(*(equation.effects for equation in equations))
+    info = jex.DebugInfo("autodiffkit", "autodiffkit", ("",) * len(inputs), ("",) * len(outputs))
+    return jex.Jaxpr([], inputs, outputs, equations, effects, info)
+
+
+# A line of this package is none of the user's.
+source_info.register_exclusion(str(Path(__file__).parent))
+
+
+# Inlining -----------------------------------------------------------------------
+
+
+def inlined(closed: Any) -> tuple[Any, list[Any]]:
+    """A jaxpr without nested `jit` equations whose constants are its first inputs.
+
+    Outputs are variables of their own: one that is an input, or that is read by an equation,
+    is copied.
+
+    Returns:
+        The jaxpr, and the constants to call it with.
+    """
+    jaxpr = closed.jaxpr
+    variables, constants = list(jaxpr.constvars), list(closed.consts)
+    equations: list[Any] = []
+
+    def visit(jaxpr: Any, names: dict[Any, Any], caller: Any) -> list[Any]:
+        # Names are those of one jaxpr: JAX uses the same variable in several of them.
+        def look_up(atom: Any) -> Any:
+            return atom if isinstance(atom, jex.Literal) else names[atom]
+
+        for equation in jaxpr.eqns:
+            changes: dict[str, Any] = {"invars": list(map(look_up, equation.invars))}
+            if caller is not None and not source_info.summarize(equation.source_info):
+                changes["source_info"] = caller.source_info
+            inner = _to_inline(equation)
+            if inner is None:
+                changes["outvars"] = list(map(_renewed, equation.outvars))
+                equations.append(equation.replace(**changes))
+                results = changes["outvars"]
+            else:
+                extra = list(map(_renewed, inner.jaxpr.constvars))
+                variables.extend(extra)
+                constants.extend(inner.consts)
+                given = dict(zip(inner.jaxpr.constvars, extra, strict=True))
+                given.update(zip(inner.jaxpr.invars, changes["invars"], strict=True))
+                results = visit(inner.jaxpr, given, equation.replace(**changes))
+            names.update(zip(equation.outvars, results, strict=True))
+        return list(map(look_up, jaxpr.outvars))
+
+    inputs = [*jaxpr.constvars, *jaxpr.invars]
+    outputs = visit(jaxpr, dict(zip(inputs, inputs, strict=True)), None)
+    read = {x for equation in equations for x in equation.invars if not isinstance(x, jex.Literal)}
+    read.update(variables, jaxpr.invars)
+    copies = {x: _renewed(x) for x in outputs if not isinstance(x, jex.Literal) and x in read}
+    equations += [
+        jex.new_jaxpr_eqn([x], [copy], primitives.copy_p, {}, set()) for x, copy in copies.items()
+    ]
+    outputs = [x if isinstance(x, jex.Literal) else copies.get(x, x) for x in outputs]
+    return make_jaxpr([*variables, *jaxpr.invars], outputs, equations), constants
+
+
+def _to_inline(equation: Any) -> Any:
+    """The closed jaxpr of a `jit` that asks for nothing but to be called."""
+    if equation.primitive is not primitives.jit_p:
+        return None
+    parameters = equation.params
+    placed = any(
+        not is_unspecified(x) for x in (*parameters["in_shardings"], *parameters["out_shardings"])
+    )
+    laid_out = any(x is not None for x in (*parameters["in_layouts"], *parameters["out_layouts"]))
+    if placed or laid_out or parameters["compiler_options_kvs"]:
+        return None
+    return parameters["jaxpr"]
+
+
+def _renewed(variable: Any) -> Any:
+    return type(variable)(variable.aval)
+
+
+# Pieces -------------------------------------------------------------------------
+
+
+def descendants(jaxpr: Any, variables: Iterable[Any]) -> set[Any]:
+    """The variables, and all that are computed from them."""
+    found = set(variables)
+    for equation in jaxpr.eqns:
+        if any(type(atom) is not jex.Literal and atom in found for atom in equation.invars):
+            found.update(equation.outvars)
+    return found
+
+
+def piece(
+    jaxpr: Any,
+    linear: Container[Any],
+    inputs: Sequence[Any],
+    outputs: Sequence[Any],
+    *,
+    keep: Container[int],
+    apart: Container[Any] = (),
+) -> tuple[list[Any], list[Any], list[Any], list[Any]]:
+    """The part of a linear jaxpr between some of its variables.
+
+    An input that the part also computes, from other inputs, is the sum of both. What the
+    part reads without computing it is absent: it has to be given, as zero.
+
+    Args:
+        jaxpr: A jaxpr whose first inputs are residuals.
+        linear: Its linear variables.
+        inputs: The linear variables that the part begins with.
+        outputs: Those that it ends with.
+        keep: The numbers of the linear equations that may belong to it.
+        apart: Variables that are absent to the equations that read them, although the part
+            may compute them.
+
+    Returns:
+        The residuals that the part reads, its inputs, the absent variables, and its
+        equations.
+    """
+    producers = {v: i for i, equation in enumerate(jaxpr.eqns) for v in equation.outvars}
+    used: set[int] = set()
+    pending: list[Any] = [*outputs]
+    while pending:
+        atom = pending.pop()
+        number = None if isinstance(atom, jex.Literal) else producers.get(atom)
+        if number is None or number in used or (atom in linear and number not in keep):
+            continue
+        used.add(number)
+        reads = jaxpr.eqns[number].invars
+        pending.extend(x for x in reads if isinstance(x, jex.Literal) or x not in apart)
+
+    seeds = {variable: variable for variable in inputs}
+    computed = set(inputs)
+    equations: list[Any] = []
+    missing: dict[Any, Any] = {}  # what the part reads, by the variable that stands for it
+
+    def read(atom: Any) -> Any:
+        if isinstance(atom, jex.Literal):
+            return atom
+        if atom in apart and atom not in seeds:
+            return missing.setdefault(atom, _renewed(atom))
+        return atom if atom in computed else missing.setdefault(atom, atom)
+
+    for number in sorted(used):
+        equation = jaxpr.eqns[number]
+        both = [variable for variable in equation.outvars if variable in seeds]
+        for variable in both:
+            seeds[variable] = _renewed(variable)
+        others = {variable: _renewed(variable) for variable in both}
+        results = [others.get(variable, variable) for variable in equation.outvars]
+        equations.append(equation.replace(invars=list(map(read, equation.invars)), outvars=results))
+        for variable in both:
+            terms = [others[variable], seeds[variable]]
+            equations.append(
+                jex.new_jaxpr_eqn(terms, [variable], primitives.add_jaxvals_p, {}, set())
+            )
+        computed.update(equation.outvars)
+    for atom in outputs:
+        if not isinstance(atom, jex.Literal) and atom not in computed:
+            missing.setdefault(atom, atom)
+    residuals = [variable for variable in missing if variable not in linear]
+    absent = [missing[variable] for variable in missing if variable in linear]
+    return residuals, list(seeds.values()), absent, equations
+
+
+def calls_custom_rules(jaxpr: Any) -> bool:
+    """Whether a jaxpr calls a derivative rule that is not JAX's own, also inside of bodies."""
+    for equation in jaxpr.eqns:
+        if equation.primitive is primitives.custom_lin_p:  # of a linear program
+            return True
+        if equation.primitive in _RULE_CALLS:
+            body = equation.params["call_jaxpr"].jaxpr
+            if not _is_rule_of_jax(str(body.debug_info.func_src_info)):
+                return True
+        if any(map(calls_custom_rules, jex.jaxprs_in_params(equation.params))):
+            return True
+    return False
+
+
+_RULE_CALLS = (primitives.custom_jvp_call_p, primitives.custom_vjp_call_p)
+
+
+@functools.cache
+def _is_rule_of_jax(origin: str) -> bool:
+    """Whether a function with a rule, such as `relu at .../functions.py:62`, is one of JAX's.
+
+    A user's rule for a function of JAX has the same origin, but then JAX itself has no rule
+    under that name.
+    """
+    name, _, place = origin.partition(" at ")
+    path = Path(place.rpartition(":")[0])
+    folder = Path(jax.__file__).parent
+    if not path.is_relative_to(folder):
+        return False
+    parts = path.relative_to(folder.parent).with_suffix("").parts
+    found = getattr(sys.modules.get(".".join(parts)), name, None)
+    while found is not None and not isinstance(found, (jax.custom_jvp, jax.custom_vjp)):
+        found = getattr(found, "__wrapped__", None)
+    return found is not None
+
+
+def is_complex_linear(jaxpr: Any, linear: Container[Any]) -> bool:
+    """Whether a jaxpr is certainly linear over the complex numbers.
+
+    It is where all linear variables are complex and none is conjugated; a body may hide
+    either, so an equation that has one says no.
+    """
+    for equation in jaxpr.eqns:
+        if any(not isinstance(x, jex.Literal) and x in linear for x in equation.invars):
+            complex_only = all(is_complex(v.aval.dtype) for v in equation.outvars)
+            if not complex_only or equation.primitive.name == "conj" or has_body(equation):
+                return False
+    return True
+
+
+def has_body(equation: Any) -> bool:
+    """Whether an equation holds a program or a function."""
+    return any(True for _ in jex.jaxprs_in_params(equation.params)) or any(
+        map(callable, equation.params.values())
+    )
+
+
+# What users call the primitives whose names in a program are others.
+_NAMES = {"custom_lin": "custom_vjp", "while": "while_loop", "remat2": "checkpoint"}
+
+
+def describe(equation: Any) -> str:
+    """An equation in the user's words: `while_loop at model.py:12 (loss)`."""
+    name = equation.primitive.name
+    where = str(source_info.summarize(equation.source_info))
+    where = where.removeprefix(str(Path.cwd()) + "/")
+    return f"{_NAMES.get(name, name)} at {where}" if where else str(_NAMES.get(name, name))
+
+
+# Keys ---------------------------------------------------------------------------
+
+
+def jaxpr_key(jaxpr: Any) -> Any:
+    """The text of a jaxpr in comparable form; what has no text counts by identity."""
+    numbers: dict[Any, int] = {}
+
+    def atom(x: Any) -> Any:
+        if isinstance(x, jex.Literal):
+            value = np.asarray(x.val)
+            return ("literal", str(x.aval), value.tobytes())
+        return numbers.setdefault(x, len(numbers))
+
+    heads = [(atom(var), str(var.aval)) for var in (*jaxpr.constvars, *jaxpr.invars)]
+    equations = [
+        (
+            equation.primitive,
+            tuple(map(atom, equation.invars)),
+            tuple((atom(var), str(var.aval)) for var in equation.outvars),
+            tuple((name, _param_key(value)) for name, value in sorted(equation.params.items())),
+        )
+        for equation in jaxpr.eqns
+    ]
+    return tuple(heads), tuple(equations), tuple(map(atom, jaxpr.outvars))
+
+
+def _param_key(value: Any) -> Any:
+    match value:
+        case jex.ClosedJaxpr():
+            return jaxpr_key(value.jaxpr), tuple(map(id, value.consts))
+        case jex.Jaxpr():
+            return jaxpr_key(value)
+        case tuple() | list():
+            return tuple(map(_param_key, value))
+        case dict():
+            return tuple((key, _param_key(item)) for key, item in value.items())
+        case _:
+            key = rule_key(value) or (type(value), value)
+            try:
+                hash(key)
+            except TypeError:
+                return ("object", id(value))
+            return key

@@ -1,0 +1,149 @@
+"""Cuts through complex numbers, low precision and several dtypes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+import autodiffkit as adk
+from functions import CASES, array
+from reference import assert_close
+from waists import F32, check, dense, waist
+
+
+def low_waves(x):
+    """Through three waves, which is not holomorphic: 6 directions."""
+    waves = jnp.fft.rfft(x)[:3]
+    return jnp.fft.irfft(lax.complex(jnp.tanh(waves.real), waves.real * waves.imag), n=64)
+
+
+def test_a_complex_waist_counts_twice():
+    plan = check(low_waves, array(64)(F32) - 0.8, sweeps=(6, 6), scale=50)
+    assert plan.cut_size == 6
+
+
+def complex_dense(rows, columns):
+    return lax.complex(dense(rows, columns), -dense(rows, columns)[:, ::-1])
+
+
+def test_a_holomorphic_waist_counts_once():
+    encode, decode = complex_dense(2, 400), complex_dense(300, 2)
+
+    def f(z):
+        return decode @ jnp.sin(encode @ z)
+
+    z = lax.complex(array(400)(F32), array(400)(F32) - 0.8)
+    check(f, z, sweeps=(2, 2), scale=20, holomorphic=True)
+
+
+@pytest.mark.parametrize(
+    "sine",
+    [
+        lambda z: lax.complex(
+            jnp.sin(z.real) * jnp.cosh(z.imag), jnp.cos(z.real) * jnp.sinh(z.imag)
+        ),
+        lambda z: jnp.conj(jnp.sin(jnp.conj(z))),
+    ],
+    ids=["by parts", "by conjugates"],
+)
+def test_a_holomorphic_function_may_be_written_in_other_ways(sine):
+    encode, decode = complex_dense(2, 400), complex_dense(300, 2)
+
+    def f(z):
+        return decode @ sine(encode @ z)
+
+    z = lax.complex(array(400)(F32), array(400)(F32) - 0.8)
+    J = adk.jacobian(f, holomorphic=True)
+    expected = jax.jacfwd(lambda z: decode @ jnp.sin(encode @ z), holomorphic=True)(z)
+    for call in (J, jax.jit(J)):
+        assert_close(call(z).z, expected, 20)
+    plan = J.plan(z)
+    assert plan.forward_sweeps in {0, 400}
+    assert plan.reverse_sweeps in {0, 300}
+
+
+def test_complex_ends_on_one_side():
+    """Two sources and two targets, complex and real, through a real waist."""
+
+    def f(z, x):
+        code = jnp.stack([jnp.sum(jnp.abs(z) ** 2), jnp.sum(x)])
+        return waist(code), jnp.sum(x) * code[0]
+
+    z = lax.complex(array(200)(F32), array(200)(F32) - 0.8)
+    x = array(200)(F32)
+    check(f, z, x, sweeps=(2, 3), scale=20, theirs=jax.jacrev)
+
+    def g(x):
+        return jnp.exp(lax.complex(waist(x), 2 * waist(x)))
+
+    J = adk.jacobian(g)
+    assert J.plan(x).mode == "mixed"
+    expected = jax.jacfwd(g)(x)
+    assert_close(J(x).x, expected, 20)
+    assert_close(jax.jit(J)(x).x, expected, 20)
+
+
+def test_a_bfloat16_waist_is_added_up_in_float32():
+    inner, outer = jnp.ones((300, 900), jnp.bfloat16), jnp.ones((900, 300), jnp.bfloat16)
+
+    def f(x):
+        for _ in range(4):
+            x = x * jnp.ones_like(x)
+        y = outer @ (inner @ x)
+        for _ in range(4):
+            y = y * jnp.ones_like(y)
+        return y
+
+    J = adk.jacobian(f)
+    x = jnp.ones(900, jnp.bfloat16)
+    plan = J.plan(x)
+    assert (plan.mode, plan.cut_size) == ("mixed", 300)
+    found = jax.jit(J)(x).x
+    assert found.dtype == jnp.bfloat16
+    assert jnp.all(found == jnp.bfloat16(300))  # one by one they stop at 256
+
+
+def test_mixed_dtypes_meet_in_a_waist():
+    with jax.enable_x64(True):
+
+        def f(x, y):
+            code = jnp.stack([jnp.sum(jnp.sin(x)), jnp.sum(y).astype(F32)])
+            return waist(code), waist(code).astype("float64") * jnp.sum(y)
+
+        x, y = array(400)(F32), array(300)("float64")
+        J = adk.jacobian(f)
+        plan = J.plan(x, y)
+        assert plan.mode == "mixed"
+        for call in (J, jax.jit(J)):
+            found = call(x, y)
+            dtypes = [[block.dtype.name for block in row] for row in found.to_jax()]
+            assert dtypes == [["float32", "float64"], ["float64", "float64"]]
+            with jax.numpy_dtype_promotion("standard"):
+                expected = jax.jacrev(f, (0, 1))(x, y)
+            for ours, theirs in zip(*map(jax.tree.leaves, (found.to_jax(), expected)), strict=True):
+                np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+LOOP, RULE = CASES["while_loop"].function, CASES["custom_vjp"].function
+
+
+@pytest.mark.parametrize("parts", [[RULE, LOOP], [LOOP, RULE], [LOOP, RULE, LOOP]])
+def test_a_holomorphic_function_may_alternate(parts):
+    def loop(z):
+        for _ in range(3):
+            z = jnp.sin(z) * 2
+        return z
+
+    def f(z, parts=parts):
+        for part in parts:
+            z = jnp.sin(part(0.4 * z)) * (0.5 + 0.3j)
+        return z
+
+    z = jnp.array([0.3 + 0.2j, 0.1 - 0.4j])
+    twins = [{LOOP: loop, RULE: jnp.square}[part] for part in parts]
+    expected = jax.jacfwd(f, holomorphic=True)(z, twins)
+    J = adk.jacobian(f, wrt="z", holomorphic=True)
+    assert J.plan(z).mode == "mixed"
+    for call in (J, jax.jit(J)):
+        assert_close(call(z).z, expected, 10)

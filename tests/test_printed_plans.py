@@ -1,0 +1,201 @@
+"""What a person reads of a plan, to the letter."""
+
+import jax.numpy as jnp
+
+import autodiffkit as adk
+from functions import CASES, make_affine
+from places import place
+
+TALL, WIDE = jnp.ones((300, 3)), jnp.ones((3, 300))
+LOOP = CASES["while_loop"].function
+RULE = CASES["custom_vjp"].function
+X = jnp.arange(1.0, 5.0)
+
+
+def lines(*texts):
+    return "\n".join(texts)
+
+
+def test_forward_mode():
+    def f(x, steps):
+        return {"out": TALL @ x, "steps": steps}
+
+    assert str(adk.jacobian(f).plan(jnp.ones(3), 2)) == lines(
+        "Plan of jacobian(f): forward mode",
+        "  why     3 forward against 300 reverse directions",
+        "  sweeps  3 directions pushed forward from",
+        "            x  float32[3]",
+        "  to      300 entries of",
+        "            out  float32[300]",
+        "  work    this plan           5.4 kflop  7.24 kB moved",
+        "          reverse mode alone  540 kflop  367 kB moved",
+        "  held    an int: steps",
+    )
+
+
+def test_reverse_mode():
+    def f(params, x):
+        return WIDE @ x, jnp.sum(params["w"])
+
+    params = {"w": jnp.ones(50), "n": 3, "name": "dense"}
+    assert str(adk.jacobian(f).plan(params, jnp.ones(300))) == lines(
+        "Plan of jacobian(f): reverse mode",
+        "  why     350 forward against 4 reverse directions",
+        "  sweeps  4 directions pulled back from",
+        "            0  float32[3]",
+        "            1  float32[]",
+        "  onto    350 entries of",
+        "            params.w  float32[50]",
+        "            x         float32[300]",
+        "  zeros   0 by params.w, 1 by x: no path",
+        "  work    this plan           7.4 kflop  9.26 kB moved",
+        "          forward mode alone  648 kflop  499 kB moved",
+        "  held    an int: params.n",
+        "          a str: params.name",
+    )
+
+
+def encoded(x, t):
+    code = jnp.tanh(WIDE @ x)
+    return {"vector": TALL @ code * t, "scalar": jnp.sum(x)}
+
+
+def test_mixed_mode():
+    plan = adk.jacobian(encoded, wrt="x").plan(jnp.ones(300), 2.0)
+    where = place(encoded, "WIDE @ x")
+    pad = " " * (len(f"dot_general at {where}") - len("scalar"))
+    text = str(plan).split("\n  work")[0]
+    assert text == lines(
+        "Plan of jacobian(encoded): mixed mode",
+        "  why     a cut of 4 where plain modes take 300 forward against 301 reverse directions",
+        "  sweeps  4 directions pulled back from",
+        f"            dot_general at {where}  float32[3]",
+        f"            scalar{pad}  float32[]",
+        "  onto    300 entries of",
+        "            x  float32[300]",
+        "  sweeps  3 directions pushed forward from",
+        f"            dot_general at {where}  float32[3]",
+        "  to      300 entries of",
+        "            vector  float32[300]",
+        "  join    by a product over the 3 in between",
+    )
+    assert "\n          forward mode alone  " in str(plan)
+    assert "\n          reverse mode alone  " in str(plan)
+    assert str(plan).endswith("\n  held    not in wrt: t")
+
+
+def alternating(x):
+    return RULE(LOOP(x))
+
+
+def test_a_chain():
+    text = str(adk.jacobian(alternating).plan(X))
+    text, work = text.split("\n  work    this plan  ")
+    loop = f"while_loop at {place(LOOP, 'lax.while_loop')}"
+    rule = f"custom_vjp at {place(RULE, '_square')}"
+    cannot = dict(line.split(": ", 1) for line in text.split("\n  cannot  ")[1].split("\n"))
+    (first, no_pull), (second, no_push) = cannot.items()
+    assert (first.strip(), second.strip()) == (f"pull through {loop}", f"push through {rule}")
+    assert no_pull.startswith("Reverse-mode differentiation does not work")
+    assert no_push.startswith("can't apply forward-mode autodiff")
+    assert text.split("\n  cannot")[0] == lines(
+        "Plan of jacobian(alternating): mixed mode",
+        f"  why     forward mode is impossible: it stops at {rule}; reverse mode is impossible: "
+        f"it stops at {loop}",
+        "  sweeps  4 directions pushed forward from",
+        "            x  float32[4]",
+        "  to      4 entries of",
+        f"            {loop}  float32[4]",
+        "  sweeps  4 directions pulled back from",
+        "            output  float32[4]",
+        "  onto    4 entries of",
+        f"            {loop}  float32[4]",
+        "  join    by the product of these",
+    )
+    assert "\n" not in work
+
+
+def test_what_is_impossible():
+    plan = adk.jacobian(lambda x: jnp.sum(LOOP(x))).plan(X)
+    loop = f"while_loop at {place(LOOP, 'lax.while_loop')}"
+    assert plan.reason == f"reverse mode is impossible: it stops at {loop}"
+    assert f"\n  cannot  pull through {loop}: Reverse-mode" in str(plan)
+
+
+def test_a_hessian_with_symmetry():
+    def f(x, y):
+        return x @ TALL @ y
+
+    text = str(adk.hessian(f).plan(jnp.ones(300), jnp.ones(3)))
+    head, tail = text.split("\n  sweeps", 1)
+    assert head.startswith(
+        "Plan of hessian(f): reverse mode\n  why     303 forward against 303 reverse directions"
+    )
+    sweeps, work = tail.split("\n  work")
+    assert sweeps == lines(
+        "  3 directions pulled back from",
+        "            y  float32[3]",
+        "  onto    300 entries of",
+        "            x  float32[300]",
+        "  equal   by symmetry, the rows of x: not swept",
+        "  zeros   x by x, y by y: no path",
+    )
+    assert work.endswith(
+        "\n  of      the first derivative, itself by reverse mode (0 forward, 1 reverse)"
+    )
+
+
+def test_without_sweeps():
+    assert str(adk.jacobian(lambda x: jnp.zeros(2)).plan(X)) == lines(
+        "Plan of jacobian(<lambda>): forward mode",
+        "  why     no output depends on an input",
+        "  sweeps  none",
+        "  zeros   output by x: no path",
+        "  work    this plan           0 flop  0 B moved",
+        "          reverse mode alone  0 flop  0 B moved",
+    )
+
+
+def test_a_module_by_its_leaves():
+    plan = adk.jacobian(CASES["module"].function, wrt=("model.*", "x")).plan(
+        make_affine("float32"), X[:3]
+    )
+    text = str(plan)
+    assert "model.weight  float32[2, 3]" in text
+    assert "\n  zeros   norm by model.bias, norm by x: no path" in text
+    assert text.endswith("\n  held    an int: model.power\n          a function: model.activation")
+
+
+def test_a_long_plan_is_cut_short():
+    tree = {f"p{i}": jnp.ones(()) for i in range(40)}
+    text = str(adk.jacobian(lambda tree, x: x * sum(tree.values()), mode="fwd").plan(tree, X))
+    assert "\n            and 29 more\n" in text
+    assert "mode='fwd' was asked for (44 forward against 4 reverse directions)" in text
+    assert len(text.splitlines()) < 25
+    held = str(adk.jacobian(lambda tree, x: x * sum(tree.values()), wrt="x").plan(tree, X))
+    assert "not in wrt: tree.p0, tree.p1, tree.p10, tree.p11, ... (40)" in held
+
+    def f(tree):
+        return {name: jnp.sin(v) for name, v in tree.items()}
+
+    zeros = str(adk.jacobian(f).plan(tree))
+    assert (
+        "  zeros   p0 by tree.p1, p0 by tree.p10, p0 by tree.p11, p0 by tree.p12, ... (1560)"
+        in zeros
+    )
+
+
+def test_the_line_for_the_log():
+    plan = adk.jacobian(encoded, wrt="x").plan(jnp.ones(300), 2.0)
+    assert plan.summary == (
+        "jacobian(encoded): mixed mode, 3 forward and 4 reverse sweeps; a cut of 4 where plain "
+        "modes take 300 forward against 301 reverse directions"
+    )
+
+
+def test_amounts_are_rounded_to_three_digits():
+    def plan(n):
+        return str(adk.jacobian(lambda x: jnp.ones((1, n)) @ x, mode="rev").plan(jnp.ones(n)))
+
+    assert "  1 kflop  " in plan(500)
+    assert "  1e+03" not in plan(4998) + plan(49998)
