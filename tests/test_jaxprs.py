@@ -350,3 +350,9 @@ def test_the_key_is_the_text():
     assert first != other
     twice, thrice, by_body = keys(lambda x: x * 2.0, lambda x: x * 3.0, jax.jit(lambda x: x * 2.0))
     assert len({twice, thrice, by_body}) == 3
+
+
+def test_a_users_rule_for_a_function_of_jax_that_has_one_is_the_users():
+    mine = jax.custom_jvp(jax.nn.relu)
+    mine.defjvp(lambda p, t: (mine(*p), 2 * t[0]))
+    assert calls_custom_rules(jax.make_jaxpr(mine)(X).jaxpr)

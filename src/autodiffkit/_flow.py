@@ -17,6 +17,7 @@ class Flow:
 
     def __init__(self, nodes: int, bound: int) -> None:
         self.bound = bound  # more than any flow that counts as finite
+        self.exact = True  # whether capacities did not have to be rounded
         self.source, self._start, self.sink = nodes, nodes + 1, nodes + 2
         self._edges: dict[tuple[int, int], int | None] = {(self._start, self.source): None}
 
@@ -32,6 +33,7 @@ class Flow:
         """
         count = self.sink + 1
         unit = -(-self.bound // (_LIMIT - count))  # more than 1 only for gigantic arrays
+        self.exact = unit == 1
         infinite = -(-self.bound // unit) + count
         capacities = [
             infinite if c is None else min(-(-c // unit), infinite) for c in self._edges.values()

@@ -189,7 +189,11 @@ def calls_custom_rules(jaxpr: Any) -> bool:
             return True
         if equation.primitive in _RULE_CALLS:
             body = equation.params["call_jaxpr"].jaxpr
-            if not _is_rule_of_jax(str(body.debug_info.func_src_info)):
+            rules = (equation.params.get(name) for name in ("jvp_jaxpr_fun", "bwd"))
+            origins = [x.debug_info.func_src_info for x in rules if hasattr(x, "debug_info")]
+            if not _has_rule_of_jax(str(body.debug_info.func_src_info)):
+                return True
+            if not all(_is_of_jax(str(origin)) for origin in origins):
                 return True
         if any(map(calls_custom_rules, jex.jaxprs_in_params(equation.params))):
             return True
@@ -199,19 +203,25 @@ def calls_custom_rules(jaxpr: Any) -> bool:
 _RULE_CALLS = (primitives.custom_jvp_call_p, primitives.custom_vjp_call_p)
 
 
-@functools.cache
-def _is_rule_of_jax(origin: str) -> bool:
-    """Whether a function with a rule, such as `relu at .../functions.py:62`, is one of JAX's.
+def _path(origin: str) -> Path:
+    """The file of `relu at .../jax/_src/nn/functions.py:62`."""
+    return Path(origin.partition(" at ")[2].rpartition(":")[0])
 
-    A user's rule for a function of JAX has the same origin, but then JAX itself has no rule
-    under that name.
+
+def _is_of_jax(origin: str) -> bool:
+    return _path(origin).is_relative_to(Path(jax.__file__).parent)
+
+
+@functools.cache
+def _has_rule_of_jax(origin: str) -> bool:
+    """Whether a function is one of those that JAX itself gives a rule.
+
+    A user may give a rule to a function of JAX that has none.
     """
-    name, _, place = origin.partition(" at ")
-    path = Path(place.rpartition(":")[0])
-    folder = Path(jax.__file__).parent
-    if not path.is_relative_to(folder):
+    if not _is_of_jax(origin):
         return False
-    parts = path.relative_to(folder.parent).with_suffix("").parts
+    name = origin.partition(" at ")[0]
+    parts = _path(origin).relative_to(Path(jax.__file__).parent.parent).with_suffix("").parts
     found = getattr(sys.modules.get(".".join(parts)), name, None)
     while found is not None and not isinstance(found, (jax.custom_jvp, jax.custom_vjp)):
         found = getattr(found, "__wrapped__", None)
@@ -244,7 +254,7 @@ _NAMES = {"custom_lin": "custom_vjp", "while": "while_loop", "remat2": "checkpoi
 
 
 def describe(equation: Any) -> str:
-    """An equation in the user's words: `while_loop at model.py:12 (loss)`."""
+    """An equation in the user's words: `while_loop at model.py:12:9 (loss)`."""
     name = equation.primitive.name
     where = str(source_info.summarize(equation.source_info))
     where = where.removeprefix(str(Path.cwd()) + "/")

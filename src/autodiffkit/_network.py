@@ -209,7 +209,22 @@ class Network:
         """
         if not self.variables:
             return 0, [Cut(frozenset(), frozenset(), frozenset())]
-        count = len(self.variables)  # a node for what goes into each, and one for what comes out
+        flow = self._flow(capacities, only_before, only_after)
+        while True:
+            sides = flow.sides()
+            if sides is None:
+                return 0, []
+            cuts = list(dict.fromkeys(self._cut(side) for side in sides))
+            capacity = min(sum(capacities[v] for v in cut.variables) for cut in cuts)
+            if flow.exact or capacity + 1 >= flow.bound:
+                return capacity, cuts
+            flow.bound = capacity + 1  # which makes for a finer unit
+
+    def _flow(
+        self, capacities: Sequence[int], only_before: Collection[int], only_after: Collection[int]
+    ) -> Flow:
+        """Nodes for what goes into each variable, for what comes out of it, and for steps."""
+        count = len(self.variables)
         flow = Flow(2 * count + len(self.steps), 1 + sum(capacities))
         sources, targets = self.ends
         if not (only_before or only_after):
@@ -234,11 +249,7 @@ class Network:
             flow.join(flow.source, 2 * count + i)
             for v in self.steps[i].inputs:
                 flow.join(flow.source, count + v)
-        sides = flow.sides()
-        if sides is None:
-            return 0, []
-        cuts = list(dict.fromkeys(self._cut(side) for side in sides))
-        return sum(capacities[v] for v in cuts[0].variables), cuts
+        return flow
 
     def minimum_partition(
         self, before: Collection[int], after: Collection[int]

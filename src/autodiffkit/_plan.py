@@ -64,7 +64,7 @@ class Plan:
             sections.append(("equal", self._mirrored_lines()))
         sections += [
             ("zeros", self._zero_lines()),
-            ("cannot", self._obstacles[:4]),
+            ("cannot", _first(self._obstacles)),
             ("work", self._work_lines()),
             ("held", self._held_lines()),
         ]
@@ -186,6 +186,11 @@ class Plan:
         )
 
 
+def _first(lines: Sequence[str]) -> list[str]:
+    more = [f"and {len(lines) - 4} more"] if len(lines) > 4 else []
+    return [*lines[:4], *more]
+
+
 def _plural(count: int, one: str, many: str) -> str:
     return f"{count} {one if count == 1 else many}"
 
@@ -200,7 +205,7 @@ def _amounts(work: Work) -> tuple[str, str]:
 
 def _amount(number: float, unit: str) -> str:
     for prefix in ("", "k", "M", "G", "T"):
-        if number < 1000 or prefix == "T":
+        if number < 999.5 or prefix == "T":
             return f"{number:.3g} {prefix}{unit}"
         number /= 1000
     raise AssertionError
