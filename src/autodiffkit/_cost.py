@@ -97,15 +97,14 @@ def equation_cost(equation: Any, linear: Sequence[bool], mode: str) -> Cost:
         linear: Which of its inputs carry tangents; if none does, all of it is done once.
         mode: `"fwd"` to push through it, `"rev"` to pull.
     """
-    bodies = _BODIES.get(equation.primitive)
-    if bodies is not None:
-        return bodies(equation, linear, mode)
-    inner = [
-        x for x in jex.jaxprs_in_params(equation.params) if len(x.invars) == len(equation.invars)
-    ]
-    if inner:
-        return _body_cost(inner[0], linear, mode)[0]
     name = equation.primitive.name
+    if name not in _ALIKE:
+        bodies = _BODIES.get(equation.primitive)
+        if bodies is not None:
+            return bodies(equation, linear, mode)
+        for inner in jex.jaxprs_in_params(equation.params):
+            if len(inner.invars) == len(equation.invars):
+                return _body_cost(inner, linear, mode)[0]
     flops = _FLOPS.get(name, _elementwise)(equation)
     results = float(sum(map(nbytes, equation.outvars)))
     inputs = [0 if isinstance(x, jex.Literal) else nbytes(x) for x in equation.invars]
@@ -126,9 +125,7 @@ def equation_cost(equation: Any, linear: Sequence[bool], mode: str) -> Cost:
 def equation_costs(equation: Any, linear: Sequence[bool]) -> tuple[Cost, Cost]:
     """What it costs to push, and to pull, through one equation."""
     push = equation_cost(equation, linear, "fwd")
-    name = equation.primitive.name
-    same = name not in _PARTS and (name, "fwd") not in _UNFUSED and (name, "rev") not in _UNFUSED
-    if same and equation.primitive not in _BODIES and not equation_has_body(equation):
+    if equation.primitive.name in _ALIKE:
         return push, push
     return push, equation_cost(equation, linear, "rev")
 
@@ -148,7 +145,7 @@ def trailing_batch(equation: Any, linear: Sequence[bool]) -> float:
         return _dot_general(equation) * (1 if linear[1] and not linear[0] else -1)
     if equation.primitive.name == "conv_general_dilated":
         return -_convolution(equation)
-    if equation_has_body(equation):
+    if equation.primitive.name not in _ALIKE and equation_has_body(equation):
         cost = equation_cost(equation, linear, "fwd")
         return -max(cost.flops, 1.0)
     return 0.0
@@ -285,6 +282,12 @@ _FLOPS: dict[str, Callable[[Any], float]] = {
 
 # What takes a part of an array.
 _PARTS = frozenset({"slice", "dynamic_slice", "gather", "split", "unstack"})
+
+# The most frequent of those without a body that cost the same in either direction.
+_ALIKE = frozenset({
+    *("mul", "add", "sub", "neg", "div", "add_any", "dot_general", "convert_element_type"),
+    *("broadcast_in_dim", "reshape", "transpose", "reduce_sum", "squeeze", "select_n"),
+})
 
 # What is a kernel of its own, and what makes kernels of the equations before it.
 _ALONE = frozenset({

@@ -30,11 +30,13 @@ def is_numeric(leaf: Any) -> bool:
     return is_array(leaf) or isinstance(leaf, _SCALARS)
 
 
+@functools.cache
 def is_inexact(dtype: Any) -> bool:
     """Whether values of this dtype have derivatives."""
     return jnp.issubdtype(dtype, jnp.inexact)
 
 
+@functools.cache
 def is_complex(dtype: Any) -> bool:
     """Whether the dtype is complex."""
     return jnp.issubdtype(dtype, jnp.complexfloating)

@@ -191,6 +191,8 @@ def _cuts(network: Network, blocked: Blocked) -> tuple[int, list[Cut]]:
         for v, capacity in enumerate(network.capacities)
     ]
     capacity, cuts = network.minimum_cuts(network.capacities, blocked.push, blocked.pull)
+    if cuts and capacity >= min(map(network.directions, (sources, targets))):
+        return capacity, cuts  # no other one is smaller either
     # The variables between are paid for in both directions.
     return capacity, cuts + network.minimum_cuts(once, blocked.push, blocked.pull)[1]
 
