@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from autodiffkit._leaves import LeafSpec, derivative_dtype, is_complex, promote
+from autodiffkit._leaves import LeafSpec, derivative_dtype, is_complex, promote, slices
 from autodiffkit._paths import Path
-from autodiffkit._vectors import labels, matrix, multiply
+from autodiffkit._vectors import filled, matrix, multiply
 
 # More blocks than this are stored as a matrix, if there are this many times fewer leaves.
 _MANY = 64
@@ -60,7 +60,7 @@ class BlockTable(eqx.Module):
         (whole,) = self._arrays
         target, source = self._targets[i], self._sources[j]
         lead = whole.shape[:-2]
-        row, column = labels(self._targets)[i][1], labels(self._sources)[j][1]
+        row, column = slices(self._targets)[i], slices(self._sources)[j]
         # Starts that are data, so that an eager call compiles once for blocks of one shape.
         starts = (*[0] * len(lead), row.start, column.start)
         cut = jax.lax.dynamic_slice(whole, starts, (*lead, target.size, source.size))
@@ -68,10 +68,13 @@ class BlockTable(eqx.Module):
 
     def struct(self, i: int, j: int) -> Any:
         """What tells a block's shape and dtype, without cutting it out."""
-        if not self._packed or not hasattr(self._arrays[0], "shape"):
-            return self._arrays[0] if self._packed else self.block(i, j)
-        shape = self._arrays[0].shape[:-2] + self._targets[i].shape + self._sources[j].shape
-        return jax.ShapeDtypeStruct(shape, self._arrays[0].dtype)
+        if not self._packed:
+            return self.block(i, j)
+        (whole,) = self._arrays
+        if not hasattr(whole, "shape"):  # what `jax.tree.map` has put in the array's place
+            return whole
+        shape = whole.shape[:-2] + self._targets[i].shape + self._sources[j].shape
+        return jax.ShapeDtypeStruct(shape, whole.dtype)
 
     def take(self, rows: Sequence[int]) -> "BlockTable":
         """The table of some of the outputs."""
@@ -106,7 +109,7 @@ class BlockTable(eqx.Module):
         (product,) = multiply([list(self._arrays)], packed, [spec], transpose=transpose)
         return [
             product[part].reshape(out.shape).astype(out.dtype)
-            for out, (_, part) in zip(outs, labels(outs), strict=True)
+            for out, part in zip(outs, slices(outs), strict=True)
         ]
 
     def matrix(self) -> Array:
@@ -165,10 +168,7 @@ def _size(specs: Sequence[LeafSpec]) -> int:
     return sum(spec.size for spec in specs)
 
 
-def _joined(vector: Sequence[Array | None], specs: Sequence[LeafSpec]) -> Array:
-    leaves = [
-        jnp.zeros(spec.shape, spec.dtype) if leaf is None else leaf
-        for leaf, spec in zip(vector, specs, strict=True)
-    ]
+def _joined(vector: list[Array | None], specs: Sequence[LeafSpec]) -> Array:
+    leaves = filled(vector, specs)
     dtype = promote(leaf.dtype for leaf in leaves)
     return jnp.concatenate([leaf.reshape(-1).astype(dtype) for leaf in leaves])

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from autodiffkit._block_table import BlockTable, from_function, worth_packing
-from autodiffkit._directions import batch, make_block, slices, unit_directions, zeros
-from autodiffkit._leaves import Ends, is_complex, promote
+from autodiffkit._directions import batch, make_block, unit_directions, zeros
+from autodiffkit._leaves import Ends, is_complex, promote, slices
 from autodiffkit._network import Network
-from autodiffkit._packing import pulled_table, pushed_table
+from autodiffkit._packing import packed_table
 from autodiffkit._program import Linear
 from autodiffkit._schedule import Chain, Link, Split
 
@@ -68,27 +68,53 @@ def _split(linear: Linear, network: Network, split: Split, ends: Ends) -> BlockT
         _parts(network, starts),
         _parts(network, stops),
     )
-    if split.mode != "mixed" and worth_packing(ends.targets, ends.sources):
-        if split.mode == "fwd":
-            by_target = [None if t is None else swept.pushed[t] for t in network.targets]
-            return pushed_table(by_target, ends, network)
+    if split.mode == "fwd":
+        by_target = [None if t is None else swept.pushed[t] for t in network.targets]
+        return pushed_blocks(by_target, ends, network)
+    if split.mode == "rev" and worth_packing(ends.targets, ends.sources):
         by_source = [None if s is None else swept.pulled[s] for s in network.sources]
-        return pulled_table(by_source, swept.pulls, ends, network)
+        return packed_table(by_source, swept.pulls, 0, ends, network)
     products = _products(network, split, swept)
 
     def block(i: int, j: int) -> Array:
         target, source = ends.targets[i], ends.sources[j]
-        t, s = network.targets[i], network.sources[j]
-        if t is None or s is None or not network.connected(i, j):
+        path = network.path(i, j)
+        if path is None:
             return zeros(target, source)
+        t, s = path
         if s in swept.pushes:
             return make_block(swept.pushed[t][..., swept.pushes[s]], target, source, -1)
         terms: list[Array] = []
-        if (t, s) in products:
-            terms.append(make_block(products[t, s], target, source, None))
-        if t in swept.pulls and (t in split.pulled or not terms):
+        if path in products:
+            terms.append(make_block(products[path], target, source, None))
+        if t in swept.pulls:
             terms.append(make_block(swept.pulled[s][swept.pulls[t]], target, source, 0))
         return sum(terms[1:], start=terms[0])
+
+    return from_function(block, ends.targets, ends.sources)
+
+
+def pushed_blocks(pushed: Sequence[Array | None], ends: Ends, network: Network) -> BlockTable:
+    """The blocks from what was pushed from all live sources.
+
+    Args:
+        pushed: By target leaf: arrays with axes [output..., direction].
+        ends: The sources and targets.
+        network: The paths; what was pushed to a target without one is ignored.
+
+    Returns:
+        The blocks.
+    """
+    parts = _parts(network, network.ends[0])
+    if worth_packing(ends.targets, ends.sources):
+        return packed_table(pushed, parts, 1, ends, network)
+
+    def block(i: int, j: int) -> Array:
+        target, source = ends.targets[i], ends.sources[j]
+        path, array = network.path(i, j), pushed[i]
+        if path is None or array is None:
+            return zeros(target, source)
+        return make_block(array[..., parts[path[1]]], target, source, -1)
 
     return from_function(block, ends.targets, ends.sources)
 
@@ -98,13 +124,8 @@ def _products(network: Network, split: Split, swept: Swept) -> dict[tuple[int, i
     if not split.middle:
         return {}
     size = network.directions(split.middle)
-    rows: dict[int, Array] = {}
-    for target, pushed in swept.pushed.items():
-        through = [v for v in split.middle if v != target]
-        # A variable of the cut that is itself an output, and depends on no other one, has
-        # been pulled: no product with an identity.
-        if target in network.computed(through, split.forward):
-            rows[target] = pushed[..., pushed.shape[-1] - size :]
+    through = network.computed(split.middle, split.forward)
+    rows = {t: pushed[..., -size:] for t, pushed in swept.pushed.items() if t in through}
     columns = {source: pulled[:size] for source, pulled in swept.pulled.items()}
     if len(rows) * len(columns) <= _FEW:
         return {
@@ -112,12 +133,8 @@ def _products(network: Network, split: Split, swept: Swept) -> dict[tuple[int, i
             for t, row in rows.items()
             for s, column in columns.items()
         }
-    row_dtype = promote(x.dtype for x in rows.values())
-    column_dtype = promote(x.dtype for x in columns.values())
-    left = jnp.concatenate([x.reshape(-1, size).astype(row_dtype) for x in rows.values()])
-    right = jnp.concatenate(
-        [x.reshape(size, -1).astype(column_dtype) for x in columns.values()], axis=1
-    )
+    left = _joined([x.reshape(-1, size) for x in rows.values()], axis=0)
+    right = _joined([x.reshape(size, -1) for x in columns.values()], axis=1)
     product = _dot(left, right)
     found: dict[tuple[int, int], Array] = {}
     top = 0
@@ -216,7 +233,10 @@ def _piece(
     names = network.variables
     equations = {network.steps[i].equation for i in steps}
     starts, stops = [names[v] for v in inputs], [names[v] for v in outputs]
-    return linear.piece(starts, stops, equations, {names[v] for v in apart})
+    program, needed = linear.program.piece(
+        starts, stops, equations, apart={names[v] for v in apart}
+    )
+    return Linear([linear.residuals[i] for i in needed], program)
 
 
 def _parts(network: Network, variables: Sequence[int]) -> dict[int, slice]:
@@ -240,10 +260,10 @@ def _chain(linear: Linear, network: Network, chain: Chain, ends: Ends) -> BlockT
 
     def block(i: int, j: int) -> Array:
         target, source = ends.targets[i], ends.sources[j]
-        t, s = network.targets[i], network.sources[j]
-        if t is None or s is None or not network.connected(i, j):
+        path = network.path(i, j)
+        if path is None:
             return zeros(target, source)
-        part = product[rows[t], columns[s]]
+        part = product[rows[path[0]], columns[path[1]]]
         if is_complex(target.dtype):
             real, imag = jnp.split(part, 2, axis=0)
             part = jax.lax.complex(real, imag)

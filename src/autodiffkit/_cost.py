@@ -7,13 +7,14 @@ from typing import Any, NamedTuple
 import jax.extend.core as jex
 from jax.extend.core import primitives
 
+from autodiffkit._jaxprs import among, has_program
+
 # How often a `while_loop` is taken to run, which its program does not say.
 _TRIPS = 16
 
 # The bytes that a processor moves in the time of one operation: about a fifth, both on
 # processors with few cores and on accelerators (30 TFLOP/s beside 3 TB/s give a tenth).
 _OPERATIONS_PER_BYTE = 5.0
-
 
 # What it costs to start a kernel, in operations: a few microseconds.
 _LAUNCH = 1e5
@@ -130,11 +131,6 @@ def equation_costs(equation: Any, linear: Sequence[bool]) -> tuple[Cost, Cost]:
     return push, equation_cost(equation, linear, "rev")
 
 
-def equation_has_body(equation: Any) -> bool:
-    """Whether an equation holds a program."""
-    return any(True for _ in jex.jaxprs_in_params(equation.params))
-
-
 def trailing_batch(equation: Any, linear: Sequence[bool]) -> float:
     """Whether directions along the last axis suit an equation: positive if so, by its weight.
 
@@ -145,7 +141,7 @@ def trailing_batch(equation: Any, linear: Sequence[bool]) -> float:
         return _dot_general(equation) * (1 if linear[1] and not linear[0] else -1)
     if equation.primitive.name == "conv_general_dilated":
         return -_convolution(equation)
-    if equation.primitive.name not in _ALIKE and equation_has_body(equation):
+    if equation.primitive.name not in _ALIKE and has_program(equation):
         cost = equation_cost(equation, linear, "fwd")
         return -max(cost.flops, 1.0)
     return 0.0
@@ -154,17 +150,13 @@ def trailing_batch(equation: Any, linear: Sequence[bool]) -> float:
 def _body_cost(jaxpr: Any, linear: Sequence[bool], mode: str) -> tuple[Cost, list[bool]]:
     """The cost of a nested jaxpr, and which of its outputs carry tangents."""
     tangents = {v for v, flag in zip(jaxpr.invars, linear, strict=True) if flag}
-
-    def carries(atom: Any) -> bool:
-        return not isinstance(atom, jex.Literal) and atom in tangents
-
     costs: list[Cost] = []
     for equation in jaxpr.eqns:
-        flags = list(map(carries, equation.invars))
+        flags = among(equation.invars, tangents)
         costs.append(equation_cost(equation, flags, mode))
         if any(flags):
             tangents.update(equation.outvars)
-    return total(costs), list(map(carries, jaxpr.outvars))
+    return total(costs), among(jaxpr.outvars, tangents)
 
 
 def _scan(equation: Any, linear: Sequence[bool], mode: str) -> Cost:
@@ -253,6 +245,12 @@ def _movement(_: Any) -> float:
     return 0.0
 
 
+_MOVEMENTS = (
+    *("broadcast_in_dim", "reshape", "transpose", "squeeze", "expand_dims", "copy", "rev", "pad"),
+    *("concatenate", "stack", "unstack", "split", "slice", "dynamic_slice", "gather"),
+    *("dynamic_update_slice", "convert_element_type", "real", "imag", "complex"),
+)
+
 _FLOPS: dict[str, Callable[[Any], float]] = {
     "dot_general": _dot_general,
     "conv_general_dilated": _convolution,
@@ -261,23 +259,7 @@ _FLOPS: dict[str, Callable[[Any], float]] = {
     "cumsum": _sorted,
     "triangular_solve": _triangular_solve,
     **dict.fromkeys(("cholesky", "lu", "qr", "eigh", "svd", "eig"), _factorisation),
-    **dict.fromkeys(
-        (
-            *("broadcast_in_dim", "reshape", "transpose", "squeeze", "expand_dims", "copy"),
-            *(
-                "concatenate",
-                "stack",
-                "unstack",
-                "slice",
-                "dynamic_slice",
-                "dynamic_update_slice",
-                "pad",
-                "rev",
-            ),
-            *("gather", "convert_element_type", "real", "imag", "complex", "split"),
-        ),
-        _movement,
-    ),
+    **dict.fromkeys(_MOVEMENTS, _movement),
 }
 
 # What takes a part of an array.

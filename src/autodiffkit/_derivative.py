@@ -1,7 +1,6 @@
 """What the transforms share: evaluate once, plan, sweep."""
 
 import dataclasses
-import logging
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -17,7 +16,7 @@ from autodiffkit._jax_compat import is_eager, is_staging
 from autodiffkit._leaves import Ends, LeafSpec, is_complex
 from autodiffkit._memory import refuse_too_large
 from autodiffkit._paths import show
-from autodiffkit._plan import Plan
+from autodiffkit._plan import Plan, log
 from autodiffkit._planning import Sweepable, make_plan
 from autodiffkit._program import FlatFunction, Linear, reason
 from autodiffkit._schedule import Schedule
@@ -31,8 +30,6 @@ T = TypeVar("T")
 _OWN_ERRORS = (AutodiffError, FloatingPointError, jax.errors.JaxRuntimeError)
 
 _NONE = BlockTable((), (), ())
-
-_logger = logging.getLogger("autodiffkit")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +52,7 @@ def first_derivative(flat: FlatCall) -> Evaluated:
     sweeps = _prepared(flat, flat, flat.selected, prepare)
     sweeps.name(flat.ends)
     plan, schedule = _planned(flat, sweeps, flat.mode, held=flat.held)
-    _log(plan)
+    log(plan)
     if is_eager(flat.selected):  # under a trace, blocks that nobody uses are never made
         refuse_too_large(flat.call, flat.outputs.specs, flat.inputs.specs, flat.selected)
     outs, rest, blocks = sweeps.run(schedule)
@@ -77,11 +74,6 @@ def _planned(flat: FlatCall, sweeps: Sweepable, mode: str, **options: Any) -> tu
         raise
     except Exception as error:  # linearising a function that has been staged
         raise _not_differentiable(flat, error) from error
-
-
-def _log(plan: Plan) -> None:
-    if _logger.isEnabledFor(logging.DEBUG):
-        _logger.debug("%s", plan.summary)
 
 
 def linear_map(flat: FlatCall) -> tuple[Evaluated, Linear]:
@@ -188,7 +180,7 @@ def second_derivative(flat: FlatCall) -> Evaluated:
     gradient = FlatGradient(flat, stored=is_eager(flat.selected))
     sweeps = _prepared(flat, gradient, flat.selected, prepare)
     plan, schedule = _plan_of_gradient(flat, gradient, sweeps)
-    _log(plan)
+    log(plan)
     first, rest, second = sweeps.run(schedule)
     if schedule.mirrored:
         second = _mirrored(second, schedule, gradient.targets, flat.inputs.specs)

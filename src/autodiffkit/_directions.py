@@ -19,18 +19,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from autodiffkit._leaves import LeafSpec, derivative_dtype, is_complex
-
-
-def slices(structs: Sequence[Any], complex_directions: int) -> list[slice]:
-    """Which directions belong to each array."""
-    parts: list[slice] = []
-    start = 0
-    for struct in structs:
-        count = complex_directions if is_complex(struct.dtype) else 1
-        parts.append(slice(start, start + count * math.prod(struct.shape)))
-        start = parts[-1].stop
-    return parts
+from autodiffkit._leaves import LeafSpec, derivative_dtype, slices
 
 
 def unit_directions(

@@ -97,6 +97,24 @@ def _renewed(variable: Any) -> Any:
     return type(variable)(variable.aval)
 
 
+# Variables and bodies -------------------------------------------------------------
+
+
+def among(atoms: Iterable[Any], variables: Container[Any]) -> list[bool]:
+    """Which of the atoms are one of the variables."""
+    return [not isinstance(atom, jex.Literal) and atom in variables for atom in atoms]
+
+
+def has_program(equation: Any) -> bool:
+    """Whether an equation holds a program."""
+    return any(True for _ in jex.jaxprs_in_params(equation.params))
+
+
+def has_body(equation: Any) -> bool:
+    """Whether an equation holds a program or a function."""
+    return has_program(equation) or any(map(callable, equation.params.values()))
+
+
 # Pieces -------------------------------------------------------------------------
 
 
@@ -104,7 +122,7 @@ def descendants(jaxpr: Any, variables: Iterable[Any]) -> set[Any]:
     """The variables, and all that are computed from them."""
     found = set(variables)
     for equation in jaxpr.eqns:
-        if any(type(atom) is not jex.Literal and atom in found for atom in equation.invars):
+        if any(among(equation.invars, found)):
             found.update(equation.outvars)
     return found
 
@@ -182,6 +200,9 @@ def piece(
     return residuals, list(seeds.values()), absent, equations
 
 
+# Rules and names ----------------------------------------------------------------
+
+
 def calls_custom_rules(jaxpr: Any) -> bool:
     """Whether a jaxpr calls a derivative rule that is not JAX's own, also inside of bodies."""
     for equation in jaxpr.eqns:
@@ -235,18 +256,11 @@ def is_complex_linear(jaxpr: Any, linear: Container[Any]) -> bool:
     either, so an equation that has one says no.
     """
     for equation in jaxpr.eqns:
-        if any(not isinstance(x, jex.Literal) and x in linear for x in equation.invars):
+        if any(among(equation.invars, linear)):
             complex_only = all(is_complex(v.aval.dtype) for v in equation.outvars)
             if not complex_only or equation.primitive.name == "conj" or has_body(equation):
                 return False
     return True
-
-
-def has_body(equation: Any) -> bool:
-    """Whether an equation holds a program or a function."""
-    return any(True for _ in jex.jaxprs_in_params(equation.params)) or any(
-        map(callable, equation.params.values())
-    )
 
 
 # What users call the primitives whose names in a program are others.

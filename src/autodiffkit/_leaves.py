@@ -130,6 +130,25 @@ def leaf_spec(path: Path, leaf: Any) -> LeafSpec:
     return LeafSpec(path, tuple(leaf.shape), dtype, weak_type)
 
 
+def slices(arrays: Sequence[Any], complex_directions: int = 1) -> list[slice]:
+    """Which directions belong to each array, when the arrays are laid end to end.
+
+    Args:
+        arrays: What has a shape and a dtype.
+        complex_directions: The directions of an entry of a complex array.
+
+    Returns:
+        A slice for each; by default, of its entries.
+    """
+    parts: list[slice] = []
+    start = 0
+    for array in arrays:
+        count = complex_directions if is_complex(array.dtype) else 1
+        parts.append(slice(start, start + count * math.prod(array.shape)))
+        start = parts[-1].stop
+    return parts
+
+
 def promote(dtypes: Iterable[Any]) -> Any:
     """The promotion of dtypes on JAX's standard lattice, whatever the promotion setting.
 

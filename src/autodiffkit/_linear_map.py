@@ -1,7 +1,6 @@
 """What every derivative is: a linear map between structured spaces."""
 
 import abc
-import logging
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -22,6 +21,7 @@ from autodiffkit._jax_compat import is_eager
 from autodiffkit._leaves import Ends, LeafSpec, is_complex
 from autodiffkit._memory import refuse_too_large
 from autodiffkit._paths import Path, component, show
+from autodiffkit._plan import log
 from autodiffkit._planning import make_plan
 from autodiffkit._program import Linear, reason
 from autodiffkit._records import make_record
@@ -344,7 +344,7 @@ class LinearMap(StructuredMap):
             refuse_too_large(call, ends.targets, ends.sources, residuals, instead=instead)
         sweeps = LinearSweeps(self._linear, ends)
         plan, schedule = make_plan(call, sweeps, self._mode)
-        logging.getLogger("autodiffkit").debug("%s", plan.summary)
+        log(plan)
         return sweeps.run(schedule).matrix()
 
     @property

@@ -16,6 +16,7 @@ import numpy as np
 
 from autodiffkit._cost import Cost, equation_costs, size, trailing_batch
 from autodiffkit._flow import Flow
+from autodiffkit._jaxprs import among
 from autodiffkit._leaves import is_complex, is_inexact
 from autodiffkit._program import Program
 
@@ -108,7 +109,7 @@ class Network:
         linear = program.linear
         for number, equation in pairs:
             names = [x for x in equation.invars if not isinstance(x, jex.Literal)]
-            flags = [not isinstance(x, jex.Literal) and x in linear for x in equation.invars]
+            flags = among(equation.invars, linear)
             self.steps.append(
                 Step(
                     number,
@@ -146,6 +147,13 @@ class Network:
         variable = self.targets[target]
         return variable is not None and bool(self.reached[variable] >> source & 1)
 
+    def path(self, target: int, source: int) -> tuple[int, int] | None:
+        """The variables of a target leaf and of a source leaf, if one leads to the other."""
+        t, s = self.targets[target], self.sources[source]
+        if t is None or s is None or not self.connected(target, source):
+            return None
+        return t, s
+
     def directions(self, variables: Iterable[int]) -> int:
         """How many directions span these variables."""
         return sum(self.capacities[v] for v in variables)
@@ -154,7 +162,7 @@ class Network:
         """Along which axis directions are best pushed through these steps, 0 or -1."""
         return -1 if sum(self.steps[i].trailing for i in steps) > 0 else 0
 
-    @property
+    @functools.cached_property
     def ends(self) -> tuple[list[int], list[int]]:
         """The variables of the live sources and of the live targets, without repetition."""
         return (
@@ -164,13 +172,23 @@ class Network:
 
     def after(self, variables: Iterable[int]) -> frozenset[int]:
         """The steps that depend on these variables."""
+        return self._follow(variables, range(len(self.steps)))[1]
+
+    def computed(self, variables: Iterable[int], steps: Collection[int]) -> set[int]:
+        """The variables, and what these steps compute from them."""
+        return self._follow(variables, sorted(steps))[0]
+
+    def _follow(
+        self, variables: Iterable[int], steps: Iterable[int]
+    ) -> tuple[set[int], frozenset[int]]:
+        """What is computed from variables, and the steps that do so, of these in order."""
         found = set(variables)
-        steps: set[int] = set()
-        for i, step in enumerate(self.steps):
-            if not found.isdisjoint(step.inputs):
-                found.update(step.outputs)
-                steps.add(i)
-        return frozenset(steps)
+        taken: set[int] = set()
+        for i in steps:
+            if not found.isdisjoint(self.steps[i].inputs):
+                found.update(self.steps[i].outputs)
+                taken.add(i)
+        return found, frozenset(taken)
 
     def before(self, variables: Iterable[int], cut: Cut) -> frozenset[int]:
         """The steps between the sources and these variables that come before a cut."""
@@ -182,14 +200,6 @@ class Network:
                 wanted.update(v for v in step.inputs if v in cut.inside)
                 steps.add(i)
         return frozenset(steps)
-
-    def computed(self, variables: Iterable[int], steps: Collection[int]) -> set[int]:
-        """The variables, and what these steps compute from them."""
-        found = set(variables)
-        for i in sorted(steps):
-            if not found.isdisjoint(self.steps[i].inputs):
-                found.update(self.steps[i].outputs)
-        return found
 
     def minimum_cuts(
         self,
@@ -325,7 +335,7 @@ def _live(program: Program, sources: Iterable[Any], targets: Iterable[Any]) -> s
             wanted.update(filter(carries, equation.invars))
     live = wanted.intersection(variable for variable in sources if variable is not None)
     for equation in program.jaxpr.eqns:
-        if any(not isinstance(x, jex.Literal) and x in live for x in equation.invars):
+        if any(among(equation.invars, live)):
             live.update(x for x in equation.outvars if x in wanted)
     return live
 

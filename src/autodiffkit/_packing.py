@@ -12,61 +12,41 @@ from autodiffkit._leaves import Ends, derivative_dtype
 from autodiffkit._network import Network
 
 
-def pushed_table(pushed: Sequence[Array | None], ends: Ends, network: Network) -> BlockTable:
-    """A table from what was pushed from all live sources in their order.
-
-    Args:
-        pushed: By output: an array with axes [output..., direction], or `None` where no
-            path ends.
-        ends: The sources and targets.
-        network: The paths.
-
-    Returns:
-        The table.
-    """
-    parts: list[slice | int] = []
-    start = 0
-    for source, variable in zip(ends.sources, network.sources, strict=True):
-        parts.append(source.size if variable is None else slice(start, start + source.size))
-        start += 0 if variable is None else source.size
-    dtype = derivative_dtype(ends.targets[0], ends.sources[0])
-    rows = [
-        jnp.zeros((target.size, start), dtype)
-        if array is None
-        else array.reshape(target.size, -1).astype(dtype)
-        for target, array in zip(ends.targets, pushed, strict=True)
-    ]
-    return _table(_arranged(jnp.concatenate(rows), parts, 1), ends, network)
-
-
-def pulled_table(
-    pulled: Sequence[Array | None], pulls: Mapping[int, slice], ends: Ends, network: Network
+def packed_table(
+    swept: Sequence[Array | None],
+    directions: Mapping[int, slice],
+    axis: int,
+    ends: Ends,
+    network: Network,
 ) -> BlockTable:
-    """A table from what was pulled from all live targets.
+    """A table from what was pushed from all live sources, or pulled from all live targets.
 
     Args:
-        pulled: By source: an array with axes [direction, source...], or `None` where no
-            path begins.
-        pulls: The directions of each target variable.
+        swept: By output: arrays with axes [output..., direction]. By source: arrays with axes
+            [direction, source...]. `None` stands for zeros.
+        directions: Those of each variable that was swept from.
+        axis: The axis of the matrix along which the directions lie: 1 if they were pushed.
         ends: The sources and targets.
         network: The paths.
 
     Returns:
         The table.
     """
+    across, along = (ends.targets, ends.sources) if axis else (ends.sources, ends.targets)
+    variables = network.sources if axis else network.targets
     parts = [
-        target.size if variable is None else pulls[variable]
-        for target, variable in zip(ends.targets, network.targets, strict=True)
+        spec.size if variable is None else directions[variable]
+        for spec, variable in zip(along, variables, strict=True)
     ]
-    count = max((part.stop for part in pulls.values()), default=0)
+    count = max((part.stop for part in directions.values()), default=0)
     dtype = derivative_dtype(ends.targets[0], ends.sources[0])
-    columns = [
-        jnp.zeros((count, source.size), dtype)
-        if array is None
-        else array.reshape(count, source.size).astype(dtype)
-        for source, array in zip(ends.sources, pulled, strict=True)
-    ]
-    return _table(_arranged(jnp.concatenate(columns, axis=1), parts, 0), ends, network)
+
+    def laid_out(array: Array | None, size: int) -> Array:
+        shape = (size, count) if axis else (count, size)
+        return jnp.zeros(shape, dtype) if array is None else array.reshape(shape).astype(dtype)
+
+    strips = [laid_out(array, spec.size) for array, spec in zip(swept, across, strict=True)]
+    return _table(_arranged(jnp.concatenate(strips, 1 - axis), parts, axis), ends, network)
 
 
 def _arranged(array: Array, parts: Sequence[slice | int], axis: int) -> Array:

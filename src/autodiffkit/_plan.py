@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import logging
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
@@ -15,6 +16,8 @@ from autodiffkit._schedule import Chain, Choice, Schedule
 
 NAMES = {"fwd": "forward", "rev": "reverse", "mixed": "mixed"}
 _ROWS = 12
+
+_logger = logging.getLogger("autodiffkit")
 
 Section = tuple[str, Iterable[str]]
 
@@ -88,8 +91,6 @@ class Plan:
 
     def _sweeps(self) -> list[Section]:
         sweeps, network = self._schedule.sweeps, self._schedule.network
-        assert sweeps is not None
-        assert network is not None
         if isinstance(sweeps, Chain):
             sections: list[Section] = []
             for link in sweeps.links:
@@ -116,7 +117,6 @@ class Plan:
 
     def _sweep(self, mode: str, starts: Sequence[int], stops: Sequence[int]) -> list[Section]:
         network = self._schedule.network
-        assert network is not None
         moved = "pushed forward from" if mode == "fwd" else "pulled back from"
         rows = columns([self._row(network, v) for v in starts[:_ROWS]])
         if len(starts) > _ROWS:
@@ -184,6 +184,12 @@ class Plan:
             f"and {self.reverse_sweeps} reverse sweeps; {self.reason}"
             + (f"; of the first derivative, {self.gradient.summary}" if self.gradient else "")
         )
+
+
+def log(plan: Plan) -> None:
+    """Logs what was chosen."""
+    if _logger.isEnabledFor(logging.DEBUG):
+        _logger.debug("%s", plan.summary)
 
 
 def _first(lines: Sequence[str]) -> list[str]:

@@ -1,6 +1,5 @@
 """Which sweeps compute a derivative: the choice, asked about until nothing stands in its way."""
 
-import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import Literal, Protocol
 
@@ -11,7 +10,7 @@ from autodiffkit._network import Network
 from autodiffkit._paths import show
 from autodiffkit._plan import NAMES, Plan
 from autodiffkit._program import Obstacles, Program, reason
-from autodiffkit._schedule import Blocked, Chain, Choice, Schedule, choose
+from autodiffkit._schedule import Blocked, Choice, Schedule, choose
 
 Mode = Literal["auto", "fwd", "rev"]
 MODES: tuple[Mode, ...] = ("auto", "fwd", "rev")
@@ -90,9 +89,9 @@ def make_plan(
         if found is None:
             raise planner.impossible()
         choice, schedule = found
+        equations = [schedule.network.steps[i].equation for i in schedule.steps]
         error: Exception | None = None
         if not abstract:
-            equations = _equations(schedule)
             if planner.without_bodies(equations):  # what is known of these needs no trial
                 if planner.ask(equations):
                     continue
@@ -100,8 +99,11 @@ def make_plan(
                 error = sweeps.obstacle(schedule)
         if error is None:
             return planner.plan(choice, schedule, held, gradient), schedule
-        if not planner.ask(_equations(schedule)):
-            raise ModeError(_unexpected(call, schedule, error)) from error
+        if not planner.ask(equations):
+            raise ModeError(
+                f"{call}: {NAMES[schedule.sweeps.mode]} mode fails, although each equation of the "
+                "function can be differentiated." + listed([reason(error)])
+            ) from error
 
 
 class _Planner:
@@ -116,7 +118,8 @@ class _Planner:
         self._program = sweeps.program
         self._directions = 1 if sweeps.ends.holomorphic else 2
         self._network = Network(self._program, self._directions)
-        self._schedules = [Schedule(network=self._network)]
+        # Programs to sweep, with the leaves whose columns, or rows, are left out.
+        self._variants = [(self._network, frozenset[int](), False)]
         self._obstacles: dict[int, Obstacles] = {}  # by number of equation
 
     def mirror(self) -> None:
@@ -146,17 +149,18 @@ class _Planner:
             (True, Network(self._program, self._directions, without_sources=chosen)),
             (False, Network(self._program, self._directions, without_targets=rows)),
         ):
-            self._schedules.append(Schedule(None, network, frozenset(chosen), columns))
+            self._variants.append((network, frozenset(chosen), columns))
 
     def ask(self, equations: Iterable[int] | None = None) -> bool:
         """Asks equations for what stands in the way of sweeps; whether there is news."""
-        before = {n for n, found in self._obstacles.items() if any(found)}
+        news = False
         if equations is None:
             equations = (step.equation for step in self._network.steps)
         for number in equations:
             if number not in self._obstacles:
                 self._obstacles[number] = self._program.equation_obstacles(number)
-        return before != {n for n, found in self._obstacles.items() if any(found)}
+                news |= any(self._obstacles[number])
+        return news
 
     def without_bodies(self, equations: Iterable[int]) -> bool:
         """Whether none of the equations holds a program or a function."""
@@ -171,9 +175,7 @@ class _Planner:
             # enough; the derivative as a whole takes one all the same.
             modes = tuple(m for m in modes if m != "mixed")
         best: tuple[Choice, Schedule] | None = None
-        for schedule in self._schedules:
-            network = schedule.network
-            assert network is not None
+        for network, mirrored, columns in self._variants:
             choice = choose(
                 network,
                 self._blocked(network),
@@ -186,7 +188,7 @@ class _Planner:
             if choice is None:
                 continue
             if best is None or choice.chosen.work.time() * _MIRROR < best[0].chosen.work.time():
-                best = choice, dataclasses.replace(schedule, sweeps=choice.chosen.sweeps)
+                best = choice, Schedule(choice.chosen.sweeps, network, mirrored, columns)
         return best
 
     def _blocked(self, network: Network) -> Blocked:
@@ -304,24 +306,3 @@ class _Planner:
 
 def _count(network: Network, mode: str) -> int:
     return network.directions(network.ends[0 if mode == "fwd" else 1])
-
-
-def _equations(schedule: Schedule) -> list[int]:
-    """The equations that the sweeps take."""
-    sweeps, network = schedule.sweeps, schedule.network
-    assert sweeps is not None
-    assert network is not None
-    if isinstance(sweeps, Chain):
-        steps = {i for link in sweeps.links for i in link.steps}
-    else:
-        steps = sweeps.forward | sweeps.reverse
-    return [network.steps[i].equation for i in sorted(steps)]
-
-
-def _unexpected(call: str, schedule: Schedule, error: Exception) -> str:
-    assert schedule.sweeps is not None
-    mode = NAMES[schedule.sweeps.mode]
-    return (
-        f"{call}: {mode} mode fails, although each equation of the function can be differentiated."
-        + listed([reason(error)])
-    )

@@ -14,6 +14,7 @@ import jax.extend.core as jex
 from jaxtyping import Array
 
 from autodiffkit._jaxprs import (
+    among,
     calls_custom_rules,
     descendants,
     has_body,
@@ -81,17 +82,6 @@ class Linear(eqx.Module):
         program, constants = self.program.transposed
         return Linear([*constants, *self.residuals], program)
 
-    def piece(
-        self,
-        inputs: Sequence[Any],
-        outputs: Sequence[Any],
-        keep: Container[int],
-        apart: Container[Any] = (),
-    ) -> "Linear":
-        """The part between variables of the program; see `Program.piece`."""
-        program, needed = self.program.piece(inputs, outputs, keep, apart)
-        return Linear([self.residuals[i] for i in needed], program)
-
     def push_obstacle(self) -> Exception | None:
         """Why the map cannot be applied, `None` if it can.
 
@@ -158,7 +148,6 @@ class Program:
 
     def __init__(self, jaxpr: Any, arity: int) -> None:
         self.jaxpr = jaxpr
-        self.arity = arity
         structs = [_struct(variable.aval) for variable in jaxpr.invars]
         count = len(structs) - arity
         self.residuals, self.sources = structs[:count], structs[count:]
@@ -256,7 +245,7 @@ class Program:
         shapes.
         """
         equation = self.jaxpr.eqns[number]
-        linear = [not isinstance(x, jex.Literal) and x in self.linear for x in equation.invars]
+        linear = among(equation.invars, self.linear)
         key = (equation.primitive, tuple(linear))
         if key in _UNOBSTRUCTED and not has_body(equation):
             return _FREE

@@ -67,22 +67,29 @@ class Schedule:
     """The sweeps to run on a program.
 
     Args:
-        sweeps: What to push and pull; `None` for plain forward mode from every source.
-        network: The program that they are planned on; `None` with that.
+        sweeps: What to push and pull.
+        network: The program that they are planned on.
         mirrored: Of a symmetric matrix of blocks, the leaves whose columns or rows are not
             swept, but taken from the other side of the diagonal.
         mirrored_columns: Whether it is their columns.
     """
 
-    sweeps: Split | Chain | None = None
-    network: Network | None = None
+    sweeps: Split | Chain
+    network: Network
     mirrored: frozenset[int] = frozenset()
     mirrored_columns: bool = False
 
     @property
     def is_forward(self) -> bool:
         """Whether this is plain forward mode."""
-        return self.sweeps is None or self.sweeps.mode == "fwd"
+        return self.sweeps.mode == "fwd"
+
+    @property
+    def steps(self) -> list[int]:
+        """The steps that the sweeps take, in order."""
+        if isinstance(self.sweeps, Chain):
+            return sorted({i for link in self.sweeps.links for i in link.steps})
+        return sorted(self.sweeps.forward | self.sweeps.reverse)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,15 +192,12 @@ def choose(
 
 def _cuts(network: Network, blocked: Blocked) -> tuple[int, list[Cut]]:
     """The capacity of the minimum cut, and cuts worth considering."""
-    sources, targets = map(set, network.ends)
-    once = [
-        capacity * (1 if v in sources or v in targets else 2)
-        for v, capacity in enumerate(network.capacities)
-    ]
     capacity, cuts = network.minimum_cuts(network.capacities, blocked.push, blocked.pull)
-    if cuts and capacity >= min(map(network.directions, (sources, targets))):
+    if cuts and capacity >= min(map(network.directions, network.ends)):
         return capacity, cuts  # no other one is smaller either
     # The variables between are paid for in both directions.
+    ends = set().union(*network.ends)
+    once = [c if v in ends else 2 * c for v, c in enumerate(network.capacities)]
     return capacity, cuts + network.minimum_cuts(once, blocked.push, blocked.pull)[1]
 
 
@@ -202,11 +206,12 @@ def _split(network: Network, cut: Cut) -> Split:
     sources, targets = network.ends
     pushed = tuple(v for v in sources if v in cut.variables)
     others = sorted(cut.variables.difference(pushed))
-    last = {v for v in others if v in targets and not network.after([v])}
-    middle = tuple(v for v in others if v not in last)
+    # Nothing is computed from a target: a program copies what is.
+    pulled = tuple(v for v in others if v in targets)
+    middle = tuple(v for v in others if v not in pulled)
     forward = network.after((*pushed, *middle))
     reverse = network.before(others, cut)
-    return Split(pushed, middle, tuple(v for v in others if v in last), forward, reverse)
+    return Split(pushed, middle, pulled, forward, reverse)
 
 
 # Chains -------------------------------------------------------------------------

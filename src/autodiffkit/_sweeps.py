@@ -8,13 +8,12 @@ import jax
 import jax.extend.core as jex
 from jaxtyping import Array
 
-from autodiffkit._block_table import BlockTable, from_function, worth_packing
-from autodiffkit._blocks import sweep
+from autodiffkit._block_table import BlockTable
+from autodiffkit._blocks import pushed_blocks, sweep
 from autodiffkit._cost import nbytes
-from autodiffkit._directions import batch, make_block, slices, unit_directions, zeros
+from autodiffkit._directions import batch, unit_directions
 from autodiffkit._jax_compat import is_staging
 from autodiffkit._leaves import Ends
-from autodiffkit._packing import pushed_table
 from autodiffkit._program import (
     FlatFunction,
     Linear,
@@ -53,8 +52,6 @@ class LinearSweeps:
         return self._blocks(self._linear, schedule)
 
     def _blocks(self, linear: Linear, schedule: Schedule) -> BlockTable:
-        assert schedule.network is not None
-        assert schedule.sweeps is not None
         return sweep(linear, schedule.network, schedule.sweeps, self.ends)
 
 
@@ -177,13 +174,10 @@ class StagedSweeps(TracedSweeps):
     def _forward(self, schedule: Schedule) -> tuple[list[Array], list[Any], BlockTable]:
         # Fused with the value: linearising would store what forward mode never needs.
         ends, network = self.ends, schedule.network
-        live = [
-            j for j in range(len(ends.sources)) if network is None or network.sources[j] is not None
-        ]
-        complex_directions = 1 if ends.holomorphic else 2
-        structs = [ends.sources[j].struct for j in live]
-        parts = dict(zip(live, slices(structs, complex_directions), strict=True))
-        count = max((part.stop for part in parts.values()), default=0)
+        live = [j for j, variable in enumerate(network.sources) if variable is not None]
+        if not live:
+            outs, rest = self._staged(*self._primals)
+            return outs, rest, pushed_blocks([None] * len(ends.targets), ends, network)
 
         def evaluate(*moving: Array) -> tuple[list[Array], list[Any]]:
             primals = list(self._primals)
@@ -196,29 +190,11 @@ class StagedSweeps(TracedSweeps):
             outs, tangents, rest = jax.jvp(evaluate, primals, unit, has_aux=True)
             return outs, rest, tangents
 
-        def no_path(i: int, j: int) -> Array:
-            return zeros(ends.targets[i], ends.sources[j])
-
-        if count == 0:
-            outs, rest = self._staged(*self._primals)
-            return outs, rest, from_function(no_path, ends.targets, ends.sources)
-        axis = network.direction_axis(range(len(network.steps))) if network else 0
-        units = unit_directions(structs, 1.0, complex_directions, axis)
+        axis = network.direction_axis(range(len(network.steps)))
+        structs = [ends.sources[j].struct for j in live]
+        units = unit_directions(structs, 1.0, network.complex_directions, axis)
         outs, rest, tangents = batch(push, units, axis, (None, None, -1))
-
-        def block(i: int, j: int) -> Array:
-            target, source = ends.targets[i], ends.sources[j]
-            if j not in parts or (network is not None and not network.connected(i, j)):
-                return no_path(i, j)
-            return make_block(tangents[i][..., parts[j]], target, source, -1)
-
-        if network is not None and worth_packing(ends.targets, ends.sources):
-            by_target = [
-                None if variable is None else array
-                for variable, array in zip(network.targets, tangents, strict=True)
-            ]
-            return outs, rest, pushed_table(by_target, ends, network)
-        return outs, rest, from_function(block, ends.targets, ends.sources)
+        return outs, rest, pushed_blocks(tangents, ends, network)
 
 
 def prepare(function: FlatFunction, primals: Sequence[Array]) -> EagerSweeps | StagedSweeps:

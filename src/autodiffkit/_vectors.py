@@ -1,6 +1,5 @@
 """Structured vectors and the products of blocks with them."""
 
-import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from autodiffkit._errors import StructureError
-from autodiffkit._leaves import LeafSpec, is_complex, promote
+from autodiffkit._leaves import LeafSpec, is_complex, promote, slices
 from autodiffkit._paths import show
 from autodiffkit._records import Record
 from autodiffkit._trees import Tree
@@ -124,12 +123,7 @@ def matrix(
 
 def labels(specs: Sequence[LeafSpec]) -> Labels:
     """Paths of leaves laid end to end, each with its slice."""
-    ends = list(itertools.accumulate(spec.size for spec in specs))
-    starts = [0, *ends]
-    return tuple(
-        (show(spec.path), slice(start, end))
-        for spec, start, end in zip(specs, starts, ends, strict=False)
-    )
+    return tuple((show(spec.path), part) for spec, part in zip(specs, slices(specs), strict=True))
 
 
 def refuse_batched(name: str, arrays: Sequence[Any], shapes: Sequence[tuple[int, ...]]) -> None:
