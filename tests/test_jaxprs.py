@@ -20,6 +20,7 @@ from autodiffkit._jaxprs import (
     jaxpr_key,
     make_jaxpr,
     piece,
+    separated,
 )
 from places import place
 
@@ -203,6 +204,55 @@ def test_an_output_may_be_an_input_or_out_of_reach():
     assert (residuals, seeds, absent, equations) == ([], [x], [y], [])
 
 
+# Parts -----------------------------------------------------------------------------------
+
+
+def test_parts_are_what_depends_on_the_last_inputs_and_what_does_not():
+    def f(x, n, t):
+        y = jnp.sin(x)
+        unread = jnp.exp(y) * t  # noqa: F841
+        return jnp.cos(x) * t, y, n
+
+    jaxpr = linear_program(f, X, 7, X)
+    first, second = separated(jaxpr, 1, 1)
+    assert names(second) == ["mul"]
+    assert "exp" not in names(first)
+    *others, cosine = jex.jaxpr_as_fun(jex.ClosedJaxpr(first, []))(X, 7)
+    np.testing.assert_array_equal(others[0], jnp.sin(X))
+    assert others[1] == 7
+    (out,) = jex.jaxpr_as_fun(jex.ClosedJaxpr(second, []))(cosine, X)
+    np.testing.assert_array_equal(out, jnp.cos(X) * X)
+
+
+def test_what_has_an_effect_is_part_of_the_first_program():
+    def f(x, t):
+        jax.debug.print("{}", x)
+        return x * t
+
+    first, second = separated(linear_program(f, X, X), 1, 1)
+    assert names(first) == ["debug_print"]
+    assert names(second) == ["mul"]
+
+
+@pytest.mark.parametrize(
+    ("function", "reason"),
+    [
+        (lambda x, t: (t, t), "the second output depends on the last input"),
+        (lambda x, t: lax.scan(lambda c, _: (c[::-1], None), (x, t), length=3)[0], "loop of both"),
+    ],
+    ids=["output", "scan"],
+)
+def test_what_cannot_be_separated(function, reason):
+    assert separated(linear_program(function, X, X), 1, 1) is None, reason
+
+
+def test_a_loop_without_the_last_inputs_is_no_obstacle():
+    def f(x, t):
+        return lax.fori_loop(0, 3, lambda i, x: jnp.sin(x), x) * t
+
+    assert separated(linear_program(f, X, X), 1, 1) is not None
+
+
 # Questions -------------------------------------------------------------------------------
 
 
@@ -338,6 +388,18 @@ def test_what_jax_writes_itself_has_the_line_of_the_call():
     for equation in jaxpr.eqns:
         assert "site-packages" not in describe(equation)
         assert " at " in describe(equation)
+
+
+def test_two_calls_of_the_same_function_of_jax_have_a_line_each():
+    """JAX traces such a function once, for the first of them."""
+
+    def f(x):
+        first = jnp.where(x > 0, x, 1.0)
+        return jnp.where(x > 1, first, 2.0)
+
+    jaxpr, _ = inlined(jax.make_jaxpr(f)(X))
+    lines = [describe(e) for e in jaxpr.eqns if e.primitive.name == "select_n"]
+    assert lines == [f"select_n at {place(f, f'jnp.where(x > {i}')}" for i in (0, 1)]
 
 
 def test_the_key_is_the_text():

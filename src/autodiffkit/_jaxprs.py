@@ -43,32 +43,37 @@ def inlined(closed: Any) -> tuple[Any, list[Any]]:
     variables, constants = list(jaxpr.constvars), list(closed.consts)
     equations: list[Any] = []
 
-    def visit(jaxpr: Any, names: dict[Any, Any], caller: Any) -> list[Any]:
+    def visit(inner: Any, names: dict[Any, Any], caller: Any) -> list[Any]:
         # Names are those of one jaxpr: JAX uses the same variable in several of them.
         def look_up(atom: Any) -> Any:
-            return atom if isinstance(atom, jex.Literal) else names[atom]
+            return atom if isinstance(atom, jex.Literal) else names.get(atom, atom)
 
-        for equation in jaxpr.eqns:
-            changes: dict[str, Any] = {"invars": list(map(look_up, equation.invars))}
-            if caller is not None and not source_info.summarize(equation.source_info):
+        for equation in inner.eqns:
+            changes: dict[str, Any] = {}
+            if names:
+                changes["invars"] = list(map(look_up, equation.invars))
+            if caller is not None:
                 changes["source_info"] = caller.source_info
-            inner = _to_inline(equation)
-            if inner is None:
-                changes["outvars"] = list(map(_renewed, equation.outvars))
-                equations.append(equation.replace(**changes))
-                results = changes["outvars"]
-            else:
-                extra = list(map(_renewed, inner.jaxpr.constvars))
-                variables.extend(extra)
-                constants.extend(inner.consts)
-                given = dict(zip(inner.jaxpr.constvars, extra, strict=True))
-                given.update(zip(inner.jaxpr.invars, changes["invars"], strict=True))
-                results = visit(inner.jaxpr, given, equation.replace(**changes))
+            called = _to_inline(equation)
+            if called is None:
+                if inner is not jaxpr:
+                    changes["outvars"] = list(map(_renewed, equation.outvars))
+                    names.update(zip(equation.outvars, changes["outvars"], strict=True))
+                equations.append(equation.replace(**changes) if changes else equation)
+                continue
+            extra = list(map(_renewed, called.jaxpr.constvars))
+            variables.extend(extra)
+            constants.extend(called.consts)
+            given = dict(zip(called.jaxpr.constvars, extra, strict=True))
+            reads = changes.get("invars", equation.invars)
+            given.update(zip(called.jaxpr.invars, reads, strict=True))
+            # Inside of JAX, or where it was traced for another caller, lines say little.
+            is_own = not _is_of_jax(str(called.jaxpr.debug_info.func_src_info))
+            results = visit(called.jaxpr, given, None if is_own else equation.replace(**changes))
             names.update(zip(equation.outvars, results, strict=True))
-        return list(map(look_up, jaxpr.outvars))
+        return list(map(look_up, inner.outvars))
 
-    inputs = [*jaxpr.constvars, *jaxpr.invars]
-    outputs = visit(jaxpr, dict(zip(inputs, inputs, strict=True)), None)
+    outputs = visit(jaxpr, {}, None)
     read = {x for equation in equations for x in equation.invars if not isinstance(x, jex.Literal)}
     read.update(variables, jaxpr.invars)
     copies = {x: _renewed(x) for x in outputs if not isinstance(x, jex.Literal) and x in read}
@@ -95,6 +100,51 @@ def _to_inline(equation: Any) -> Any:
 
 def _renewed(variable: Any) -> Any:
     return type(variable)(variable.aval)
+
+
+def separated(jaxpr: Any, moving: int, targets: int) -> tuple[Any, Any] | None:
+    """Divides a program into what depends on its last inputs, and what does not.
+
+    Args:
+        jaxpr: A jaxpr without constants.
+        moving: The number of the last inputs.
+        targets: The number of the first outputs, which the second part computes.
+
+    Returns:
+        A program from the other inputs to the other outputs and residuals, and one from the
+        residuals and the last inputs to the first outputs. `None` where an equation holds a
+        program, which may do both, or another output depends on the last inputs.
+    """
+    start = len(jaxpr.invars) - moving
+    linear = descendants(jaxpr, jaxpr.invars[start:])
+    outputs, others = jaxpr.outvars[:targets], jaxpr.outvars[targets:]
+    if any(among(others, linear)):
+        return None
+    wanted = {atom for atom in jaxpr.outvars if not isinstance(atom, jex.Literal)}
+    first: list[Any] = []
+    second: list[Any] = []
+    for equation in reversed(jaxpr.eqns):
+        if wanted.isdisjoint(equation.outvars) and not equation.effects:
+            continue
+        wanted.update(x for x in equation.invars if not isinstance(x, jex.Literal))
+        if not any(among(equation.invars, linear)):
+            first.append(equation)
+        elif has_program(equation):
+            return None
+        else:
+            second.append(equation)
+    first.reverse()
+    second.reverse()
+    read = dict.fromkeys(
+        atom
+        for atoms in (*(equation.invars for equation in second), outputs)
+        for atom in atoms
+        if not isinstance(atom, jex.Literal) and atom not in linear
+    )
+    return (
+        make_jaxpr(jaxpr.invars[:start], [*others, *read], first),
+        make_jaxpr([*read, *jaxpr.invars[start:]], outputs, second),
+    )
 
 
 # Variables and bodies -------------------------------------------------------------
@@ -229,6 +279,7 @@ def _path(origin: str) -> Path:
     return Path(origin.partition(" at ")[2].rpartition(":")[0])
 
 
+@functools.cache
 def _is_of_jax(origin: str) -> bool:
     return _path(origin).is_relative_to(Path(jax.__file__).parent)
 

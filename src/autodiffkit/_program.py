@@ -4,6 +4,7 @@ A flat function takes arrays and returns two lists of arrays: the outputs to dif
 and the rest (integer outputs, auxiliary data), which only passes through.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Container, Sequence
 from typing import Any, NamedTuple, NoReturn
@@ -13,6 +14,7 @@ import jax
 import jax.extend.core as jex
 from jaxtyping import Array
 
+from autodiffkit._cost import nbytes
 from autodiffkit._jaxprs import (
     among,
     calls_custom_rules,
@@ -23,6 +25,7 @@ from autodiffkit._jaxprs import (
     jaxpr_key,
     make_jaxpr,
     piece,
+    separated,
 )
 from autodiffkit._leaves import is_inexact
 
@@ -36,6 +39,7 @@ class Staged:
     """A flat function, traced once; calling it evaluates the trace."""
 
     def __init__(self, function: FlatFunction, primals: Sequence[Any]) -> None:
+        self._structs = [_struct(x) for x in primals]
         self._jaxpr, (outs, _) = jax.make_jaxpr(function, return_shape=True)(*primals)
         self._count = len(outs)
 
@@ -47,6 +51,69 @@ class Staged:
     def __call__(self, *primals: Array) -> tuple[list[Array], list[Any]]:
         results = list(jex.jaxpr_as_fun(self._jaxpr)(*primals))
         return results[: self._count], results[self._count :]
+
+    @functools.cached_property
+    def linearization(self) -> "Linearization":
+        """The function with its residuals, and the linear program; nothing is evaluated."""
+        return self._separated() or self._linearized()
+
+    def _separated(self) -> "Linearization | None":
+        """Finds the linear program in the trace of a pushed tangent, which is quick.
+
+        What depends on the tangent is linear in it. But an equation that holds a program, such
+        as a `scan`, computes both what does and what does not; then the answer is `None`.
+        """
+
+        def push(primals: list[Array], tangents: list[Array]) -> Any:
+            outs, tangents, rest = jax.jvp(self, primals, tangents, has_aux=True)
+            return tangents, outs, rest
+
+        structs = self._structs
+        jaxpr, constants = inlined(jax.make_jaxpr(push)(structs, structs))
+        parts = separated(jaxpr, len(structs), self._count)
+        if parts is None:
+            return None
+        first, second = parts
+        evaluate = functools.partial(jex.jaxpr_as_fun(jex.ClosedJaxpr(first, ())), *constants)
+        return Linearization(evaluate, self._count, first, Program(second, len(structs)), True)
+
+    def _linearized(self) -> "Linearization":
+        programs: list[Program] = []
+
+        def evaluate(*primals: Array) -> Any:
+            outs, rest, linear = linearize(self, primals)
+            programs.append(linear.program)
+            return outs, rest, linear.residuals
+
+        closed = jax.make_jaxpr(evaluate)(*self._structs)
+        return Linearization(
+            jex.jaxpr_as_fun(closed), self._count, closed.jaxpr, programs[0], False
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Linearization:
+    """A function that returns its residuals, too, and the program that they belong to."""
+
+    _evaluate: Callable[..., list[Any]]
+    _count: int
+    _jaxpr: Any
+    program: "Program"
+    is_separated: bool  # whether each equation is part of one of the two alone
+
+    def __call__(self, *primals: Array) -> tuple[list[Array], list[Any], "Linear"]:
+        """The outputs, the rest, and the tangent map."""
+        results = list(self._evaluate(*primals))
+        end = len(results) - len(self.program.residuals)
+        linear = Linear(results[end:], self.program)
+        return results[: self._count], results[self._count : end], linear
+
+    @property
+    def kept(self) -> int:
+        """The bytes of residuals that are computed."""
+        computed = {v for equation in self._jaxpr.eqns for v in equation.outvars}
+        residuals = self._jaxpr.outvars[len(self._jaxpr.outvars) - len(self.program.residuals) :]
+        return sum(nbytes(v) for v in residuals if not isinstance(v, jex.Literal) and v in computed)
 
 
 # The linear program -----------------------------------------------------------

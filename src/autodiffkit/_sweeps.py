@@ -10,7 +10,6 @@ from jaxtyping import Array
 
 from autodiffkit._block_table import BlockTable
 from autodiffkit._blocks import pushed_blocks, sweep
-from autodiffkit._cost import nbytes
 from autodiffkit._directions import batch, unit_directions
 from autodiffkit._jax_compat import is_staging
 from autodiffkit._leaves import Ends
@@ -92,7 +91,7 @@ class TracedSweeps:
     has_rules = True  # as for `EagerSweeps`
 
     def __init__(self, function: FlatFunction, primals: Sequence[Array]) -> None:
-        self._linearization = _linearization(function, primals)
+        self._staged = Staged(function, primals)
 
     def name(self, ends: Ends) -> "TracedSweeps":
         """Says what the inputs and outputs are, which is known once the function is traced."""
@@ -102,15 +101,12 @@ class TracedSweeps:
     @property
     def program(self) -> Program:
         """The linear program; nothing is evaluated."""
-        return self._linearization[1]
+        return self._staged.linearization.program
 
     @property
     def kept(self) -> int:
         """The bytes of residuals that plain forward mode, fused with the value, never stores."""
-        closed, program = self._linearization
-        computed = {v for equation in closed.jaxpr.eqns for v in equation.outvars}
-        outputs = closed.jaxpr.outvars[len(closed.jaxpr.outvars) - len(program.residuals) :]
-        return sum(nbytes(v) for v in outputs if not isinstance(v, jex.Literal) and v in computed)
+        return self._staged.linearization.kept
 
     def obstacle(self, schedule: Schedule) -> Exception | None:
         """None is looked for: of a plan alone, each equation is asked."""
@@ -124,13 +120,9 @@ class StagedSweeps(TracedSweeps):
     """
 
     def __init__(self, function: FlatFunction, primals: Sequence[Array]) -> None:
+        super().__init__(function, primals)
         self._primals = tuple(primals)
-        self._staged = Staged(function, primals)
         self._tried: dict[Schedule, Callable[[], Any] | Exception] = {}
-
-    @functools.cached_property
-    def _linearization(self) -> tuple[Any, Program]:
-        return _linearization(self._staged, self._primals)
 
     @property
     def has_rules(self) -> bool:
@@ -140,14 +132,7 @@ class StagedSweeps(TracedSweeps):
     @functools.cached_property
     def linearized(self) -> tuple[list[Array], list[Any], Linear]:
         """The outputs, the rest, and the tangent map as a linear program."""
-        return self._linearize()
-
-    def _linearize(self) -> tuple[list[Array], list[Any], Linear]:
-        closed, program = self._linearization
-        results = list(jex.jaxpr_as_fun(closed)(*self._primals))
-        start = len(results) - len(program.residuals)
-        outs = results[: len(program.targets)]
-        return outs, results[len(outs) : start], Linear(results[start:], program)
+        return self._staged.linearization(*self._primals)
 
     def obstacle(self, schedule: Schedule) -> Exception | None:
         """Why sweeps are impossible for this function, `None` if they are possible."""
@@ -166,13 +151,14 @@ class StagedSweeps(TracedSweeps):
         return self._tried[schedule]
 
     def _sweep(self, schedule: Schedule) -> tuple[list[Array], list[Any], BlockTable]:
-        if schedule.is_forward:
+        linearization = self._staged.linearization
+        if schedule.is_forward and not linearization.is_separated:
             return self._forward(schedule)
-        outs, rest, linear = self._linearize()
+        outs, rest, linear = linearization(*self._primals)
         return outs, rest, LinearSweeps(linear, self.ends).run(schedule)
 
     def _forward(self, schedule: Schedule) -> tuple[list[Array], list[Any], BlockTable]:
-        # Fused with the value: linearising would store what forward mode never needs.
+        # Fused with the value: linearising a loop would store what forward mode never needs.
         ends, network = self.ends, schedule.network
         live = [j for j, variable in enumerate(network.sources) if variable is not None]
         if not live:
@@ -205,18 +191,6 @@ def prepare(function: FlatFunction, primals: Sequence[Array]) -> EagerSweeps | S
 def prepare_plan(function: FlatFunction, primals: Sequence[Array]) -> EagerSweeps | TracedSweeps:
     """The same for a function that is only planned."""
     return (TracedSweeps if is_staging() else EagerSweeps)(function, primals)
-
-
-def _linearization(function: FlatFunction, primals: Sequence[Array]) -> tuple[Any, Program]:
-    """The function with its residuals as further outputs, and the linear program."""
-    programs: list[Program] = []
-
-    def evaluate(*primals: Array) -> Any:
-        outs, rest, linear = linearize(function, primals)
-        programs.append(linear.program)
-        return outs, rest, linear.residuals
-
-    return jax.make_jaxpr(evaluate)(*primals), programs[0]
 
 
 def _traced(run: Callable[[], Any]) -> Callable[[], Any] | Exception:

@@ -1,0 +1,80 @@
+"""The linear program of a function that has been traced."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from autodiffkit._program import Staged, linearize
+from functions import array
+from networks import SMALL
+
+X = array(3)("float32")
+
+
+def check(function, *args):
+    """Values, the rest and pushed tangents are those of `jax.linearize`."""
+
+    def flat(*args):
+        return jax.tree.leaves(function(*args)), [jnp.arange(3), *args]
+
+    linearization = Staged(flat, args).linearization
+    tangents = [jnp.cos(x) for x in args]
+    ours, theirs = (
+        (outs, rest, linear(*tangents))
+        for outs, rest, linear in (linearization(*args), linearize(flat, args))
+    )
+    assert jax.tree.structure(ours) == jax.tree.structure(theirs)
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        assert a.dtype == b.dtype
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+    return linearization
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_the_trace_of_a_tangent_shows_the_linear_program(name):
+    function, arguments = SMALL[name]()
+    assert check(function, *arguments).is_separated
+
+
+def repeated(x):
+    return lax.scan(lambda c, _: (jnp.sin(c), c), x, length=3)
+
+
+@jax.custom_jvp
+def ruled(x):
+    return jnp.exp(x)
+
+
+@ruled.defjvp
+def _(primals, tangents):
+    y = ruled(*primals)
+    return y, y * tangents[0]
+
+
+@pytest.mark.parametrize(
+    ("function", "separated"),
+    [
+        (repeated, False),
+        (jax.checkpoint(jnp.sin), False),
+        (lambda x: lax.cond(x[0] > 0, jnp.sin, jnp.cos, x), False),
+        (lambda x: lax.fori_loop(0, 3, lambda i, k: k + i, 0) * x, True),
+        (lambda x: jnp.where(x > 0, ruled(x), jnp.linalg.norm(x)), True),
+        (lambda x: (x, x, jnp.ones(2), lax.stop_gradient(x)), True),
+        (lambda x: jnp.fft.rfft(x), True),
+    ],
+    ids=["scan", "checkpoint", "cond", "loop of constants", "rules", "outputs", "complex"],
+)
+def test_an_equation_that_does_both_has_to_be_linearised(function, separated):
+    assert check(function, X).is_separated == separated
+
+
+def test_the_bytes_that_are_kept_are_those_of_computed_residuals():
+    def kept(function):
+        return Staged(lambda x: ([function(x)], []), [X]).linearization.kept
+
+    assert kept(lambda x: 2 * x) == 0
+    assert kept(lambda x: x * x) == 0  # the argument itself
+    assert kept(jnp.sin) == X.nbytes
+    assert kept(lambda x: jnp.sin(x)[0]) == X.nbytes
