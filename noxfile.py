@@ -51,9 +51,10 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def typing(session: nox.Session) -> None:
-    """Static types, strictly on the package."""
+    """Static types, strictly, by both of the common checkers."""
     install(session, "typing", "tests", extras="[plot]")
     session.run("pyright", *session.posargs)
+    session.run("mypy")
 
 
 @nox.session

@@ -8,6 +8,7 @@ import argparse
 import fnmatch
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +16,15 @@ from measure import Result, compare, compare_first_calls
 from planning import measure_planning
 from problems import COMPILATION, Problem, problems
 from report import line, markdown, misses, setting, title
+from typecheck import measure_typecheck
 
 
 def main() -> None:
     """Measures, prints and writes what was asked for."""
     options = _options()
     print(setting())
-    if options.planning:
-        found = measure_planning(options.repeats)
-        print(
-            f"planning {found.equations} linear equations: trace {found.trace:.1f} ms, "
-            f"plan {found.plan:.1f} ms, {found.beyond:.1f} ms beyond the trace"
-        )
+    if options.planning or options.typecheck:
+        print(*_costs(options), sep="\n")
         return
     rows: list[tuple[Problem, Result]] = []
     for problem in problems():
@@ -52,6 +50,22 @@ def main() -> None:
             sys.exit("\n".join(["", "Missed:", *missed]))
 
 
+def _costs(options: argparse.Namespace) -> Iterator[str]:
+    """What planning and checking cost, in words."""
+    if options.planning:
+        found = measure_planning(options.repeats)
+        yield (
+            f"planning {found.equations} linear equations: trace {found.trace:.1f} ms, "
+            f"plan {found.plan:.1f} ms, {found.beyond:.1f} ms beyond the trace"
+        )
+    if options.typecheck:
+        for cost in measure_typecheck(options.repeats):
+            yield (
+                f"{cost.name}: with checks over without, {cost.traced:.2f} traced, "
+                f"{cost.compiled:.2f} compiled"
+            )
+
+
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Compare with plain JAX.")
     parser.add_argument(
@@ -67,6 +81,9 @@ def _options() -> argparse.Namespace:
         "--slow", action="store_true", help="compile JAX's side where that takes long, too"
     )
     parser.add_argument("--planning", action="store_true", help="time planning instead")
+    parser.add_argument(
+        "--typecheck", action="store_true", help="time the check of annotations instead"
+    )
     return parser.parse_args()
 
 

@@ -59,7 +59,7 @@ class Fit(NamedTuple):
 
     parameters: Kinetics
     stderr: Kinetics
-    jacobian: adk.Jacobian
+    jacobian: adk.Jacobian[Array]
     residual_error: float
     freedom: int
 
@@ -153,13 +153,13 @@ def fit(
     raise RuntimeError(f"no convergence in {steps} steps")
 
 
-def as_kinetics(J: adk.Jacobian, vector: Float[Array, "2"]) -> Kinetics:
+def as_kinetics(J: adk.Jacobian[Array], vector: Float[Array, "2"]) -> Kinetics:
     """One number per column of the Jacobian, in the structure of the parameters."""
     columns = dict(J.column_labels)
     return Kinetics(vector[columns["kinetics.vmax"]][0], vector[columns["kinetics.km"]][0])
 
 
-def _summary(kinetics: Kinetics, J: adk.Jacobian, rss: float) -> Fit:
+def _summary(kinetics: Kinetics, J: adk.Jacobian[Array], rss: float) -> Fit:
     matrix = J.as_matrix()
     freedom = matrix.shape[0] - matrix.shape[1]
     variance = rss / freedom

@@ -9,6 +9,7 @@ import pytest
 import autodiffkit as adk
 
 NAMES = [
+    "AnnotationError",
     "AutodiffError",
     "Gradient",
     "Hessian",

@@ -7,6 +7,7 @@ from autodiffkit._api import hessian as hessian
 from autodiffkit._api import hvp as hvp
 from autodiffkit._api import jacobian as jacobian
 from autodiffkit._api import linearize as linearize
+from autodiffkit._errors import AnnotationError as AnnotationError
 from autodiffkit._errors import AutodiffError as AutodiffError
 from autodiffkit._errors import ModeError as ModeError
 from autodiffkit._errors import NotDifferentiableError as NotDifferentiableError

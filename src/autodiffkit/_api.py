@@ -1,7 +1,7 @@
 """The transforms: `jacobian`, `hessian`, `grad`, `linearize`, `hvp`."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, ParamSpec, overload
+from typing import Any, Literal, ParamSpec, TypedDict, TypeVar, Unpack, overload
 
 from autodiffkit._flat_call import Options
 from autodiffkit._planning import Mode
@@ -15,9 +15,20 @@ from autodiffkit._transforms import (
 )
 
 P = ParamSpec("P")
+R = TypeVar("R")
 
 Wrt = str | Sequence[str] | Predicate | None
 Of = str | Sequence[str] | None
+
+
+class _Options(TypedDict, total=False):
+    """The options that all transforms share."""
+
+    wrt: Wrt
+    of: Of
+    mode: Mode
+    holomorphic: bool
+    typecheck: bool
 
 
 def _transform(kind: type[Any], f: Callable[..., Any] | None, options: Options) -> Any:
@@ -29,28 +40,24 @@ def _transform(kind: type[Any], f: Callable[..., Any] | None, options: Options) 
 
 @overload
 def jacobian(
-    f: Callable[P, Any],
-    /,
-    *,
-    wrt: Wrt = ...,
-    of: Of = ...,
-    mode: Mode = ...,
-    has_aux: bool = ...,
-    holomorphic: bool = ...,
-) -> JacobianTransform[P]: ...
-
-
+    f: Callable[P, tuple[R, Any]], /, *, has_aux: Literal[True], **options: Unpack[_Options]
+) -> JacobianTransform[P, R]: ...
 @overload
 def jacobian(
-    *,
-    wrt: Wrt = ...,
-    of: Of = ...,
-    mode: Mode = ...,
-    has_aux: bool = ...,
-    holomorphic: bool = ...,
-) -> Callable[[Callable[P, Any]], JacobianTransform[P]]: ...
-
-
+    f: Callable[P, R], /, *, has_aux: Literal[False] = ..., **options: Unpack[_Options]
+) -> JacobianTransform[P, R]: ...
+@overload
+def jacobian(
+    f: Callable[P, Any], /, *, has_aux: bool, **options: Unpack[_Options]
+) -> JacobianTransform[P, Any]: ...
+@overload
+def jacobian(
+    *, has_aux: Literal[True], **options: Unpack[_Options]
+) -> Callable[[Callable[P, tuple[R, Any]]], JacobianTransform[P, R]]: ...
+@overload
+def jacobian(
+    *, has_aux: Literal[False] = ..., **options: Unpack[_Options]
+) -> Callable[[Callable[P, R]], JacobianTransform[P, R]]: ...
 def jacobian(
     f: Callable[..., Any] | None = None,
     /,
@@ -60,6 +67,7 @@ def jacobian(
     mode: Mode = "auto",
     has_aux: bool = False,
     holomorphic: bool = False,
+    typecheck: bool = True,
 ) -> Any:
     """The Jacobian of a function of named arguments, each of which may be any pytree.
 
@@ -83,40 +91,39 @@ def jacobian(
         has_aux: Whether `f` returns a pair `(output, aux)`, of which the second is kept as
             `J.aux` and not differentiated.
         holomorphic: Whether `f` is holomorphic, with complex inputs and outputs.
+        typecheck: Whether the jaxtyping annotations of `f` are checked by beartype whenever it
+            runs or is traced: arguments and output, names of dimensions across all of them.
+            Other annotations are left alone.
 
     Returns:
         A callable Equinox module with the signature of `f` that returns a `Jacobian`: `J.x` is
             the block for argument `x`, of the output's shape followed by that of `x`, in the
             promotion of both dtypes. Its `.plan(...)` tells which sweeps would run.
     """
-    options = Options(wrt, of, mode, has_aux, holomorphic)
+    options = Options(wrt, of, mode, has_aux, holomorphic, typecheck)
     return _transform(JacobianTransform, f, options)
 
 
 @overload
 def grad(
-    f: Callable[P, Any],
-    /,
-    *,
-    wrt: Wrt = ...,
-    of: Of = ...,
-    mode: Mode = ...,
-    has_aux: bool = ...,
-    holomorphic: bool = ...,
-) -> GradTransform[P]: ...
-
-
+    f: Callable[P, tuple[R, Any]], /, *, has_aux: Literal[True], **options: Unpack[_Options]
+) -> GradTransform[P, R]: ...
 @overload
 def grad(
-    *,
-    wrt: Wrt = ...,
-    of: Of = ...,
-    mode: Mode = ...,
-    has_aux: bool = ...,
-    holomorphic: bool = ...,
-) -> Callable[[Callable[P, Any]], GradTransform[P]]: ...
-
-
+    f: Callable[P, R], /, *, has_aux: Literal[False] = ..., **options: Unpack[_Options]
+) -> GradTransform[P, R]: ...
+@overload
+def grad(
+    f: Callable[P, Any], /, *, has_aux: bool, **options: Unpack[_Options]
+) -> GradTransform[P, Any]: ...
+@overload
+def grad(
+    *, has_aux: Literal[True], **options: Unpack[_Options]
+) -> Callable[[Callable[P, tuple[R, Any]]], GradTransform[P, R]]: ...
+@overload
+def grad(
+    *, has_aux: Literal[False] = ..., **options: Unpack[_Options]
+) -> Callable[[Callable[P, R]], GradTransform[P, R]]: ...
 def grad(
     f: Callable[..., Any] | None = None,
     /,
@@ -126,6 +133,7 @@ def grad(
     mode: Mode = "auto",
     has_aux: bool = False,
     holomorphic: bool = False,
+    typecheck: bool = True,
 ) -> Any:
     """The gradient of a function with one real scalar output.
 
@@ -136,39 +144,36 @@ def grad(
         mode: As for `jacobian`.
         has_aux: As for `jacobian`.
         holomorphic: As for `jacobian`.
+        typecheck: As for `jacobian`.
 
     Returns:
         A callable Equinox module with the signature of `f` that returns a `Gradient`: `G.x` has
             the structure and the shapes of argument `x`; `G.value` is what `f` returned.
     """
-    options = Options(wrt, of, mode, has_aux, holomorphic, scalar=True)
+    options = Options(wrt, of, mode, has_aux, holomorphic, typecheck, scalar=True)
     return _transform(GradTransform, f, options)
 
 
 @overload
 def hessian(
-    f: Callable[P, Any],
-    /,
-    *,
-    wrt: Wrt = ...,
-    of: Of = ...,
-    mode: Mode = ...,
-    has_aux: bool = ...,
-    holomorphic: bool = ...,
-) -> HessianTransform[P]: ...
-
-
+    f: Callable[P, tuple[R, Any]], /, *, has_aux: Literal[True], **options: Unpack[_Options]
+) -> HessianTransform[P, R]: ...
 @overload
 def hessian(
-    *,
-    wrt: Wrt = ...,
-    of: Of = ...,
-    mode: Mode = ...,
-    has_aux: bool = ...,
-    holomorphic: bool = ...,
-) -> Callable[[Callable[P, Any]], HessianTransform[P]]: ...
-
-
+    f: Callable[P, R], /, *, has_aux: Literal[False] = ..., **options: Unpack[_Options]
+) -> HessianTransform[P, R]: ...
+@overload
+def hessian(
+    f: Callable[P, Any], /, *, has_aux: bool, **options: Unpack[_Options]
+) -> HessianTransform[P, Any]: ...
+@overload
+def hessian(
+    *, has_aux: Literal[True], **options: Unpack[_Options]
+) -> Callable[[Callable[P, tuple[R, Any]]], HessianTransform[P, R]]: ...
+@overload
+def hessian(
+    *, has_aux: Literal[False] = ..., **options: Unpack[_Options]
+) -> Callable[[Callable[P, R]], HessianTransform[P, R]]: ...
 def hessian(
     f: Callable[..., Any] | None = None,
     /,
@@ -178,6 +183,7 @@ def hessian(
     mode: Mode = "auto",
     has_aux: bool = False,
     holomorphic: bool = False,
+    typecheck: bool = True,
 ) -> Any:
     """The second derivatives of a function of named arguments.
 
@@ -193,40 +199,37 @@ def hessian(
             derivative itself always takes the mode that suits it.
         has_aux: As for `jacobian`.
         holomorphic: As for `jacobian`.
+        typecheck: As for `jacobian`.
 
     Returns:
         A callable Equinox module with the signature of `f` that returns a `Hessian`: `H.x.y` is
             the block of the output's shape followed by those of `x` and of `y`; `H.value` and, of
             a scalar, `H.grad` come from the same pass.
     """
-    options = Options(wrt, of, mode, has_aux, holomorphic)
+    options = Options(wrt, of, mode, has_aux, holomorphic, typecheck)
     return _transform(HessianTransform, f, options)
 
 
 @overload
 def linearize(
-    f: Callable[P, Any],
-    /,
-    *,
-    wrt: Wrt = ...,
-    of: Of = ...,
-    mode: Mode = ...,
-    has_aux: bool = ...,
-    holomorphic: bool = ...,
-) -> LinearizeTransform[P]: ...
-
-
+    f: Callable[P, tuple[R, Any]], /, *, has_aux: Literal[True], **options: Unpack[_Options]
+) -> LinearizeTransform[P, R]: ...
 @overload
 def linearize(
-    *,
-    wrt: Wrt = ...,
-    of: Of = ...,
-    mode: Mode = ...,
-    has_aux: bool = ...,
-    holomorphic: bool = ...,
-) -> Callable[[Callable[P, Any]], LinearizeTransform[P]]: ...
-
-
+    f: Callable[P, R], /, *, has_aux: Literal[False] = ..., **options: Unpack[_Options]
+) -> LinearizeTransform[P, R]: ...
+@overload
+def linearize(
+    f: Callable[P, Any], /, *, has_aux: bool, **options: Unpack[_Options]
+) -> LinearizeTransform[P, Any]: ...
+@overload
+def linearize(
+    *, has_aux: Literal[True], **options: Unpack[_Options]
+) -> Callable[[Callable[P, tuple[R, Any]]], LinearizeTransform[P, R]]: ...
+@overload
+def linearize(
+    *, has_aux: Literal[False] = ..., **options: Unpack[_Options]
+) -> Callable[[Callable[P, R]], LinearizeTransform[P, R]]: ...
 def linearize(
     f: Callable[..., Any] | None = None,
     /,
@@ -236,6 +239,7 @@ def linearize(
     mode: Mode = "auto",
     has_aux: bool = False,
     holomorphic: bool = False,
+    typecheck: bool = True,
 ) -> Any:
     """The Jacobian as a linear map that is applied and not stored.
 
@@ -246,39 +250,36 @@ def linearize(
         mode: The mode in which `.as_matrix()` sweeps; products need none.
         has_aux: As for `jacobian`.
         holomorphic: As for `jacobian`.
+        typecheck: As for `jacobian`.
 
     Returns:
         A callable Equinox module with the signature of `f` that runs `f` once and returns a
             `LinearMap`: `L.mv(x=dx)` pushes a tangent, `L.rmv(dy)` pulls a cotangent back.
     """
-    options = Options(wrt, of, mode, has_aux, holomorphic)
+    options = Options(wrt, of, mode, has_aux, holomorphic, typecheck)
     return _transform(LinearizeTransform, f, options)
 
 
 @overload
 def hvp(
-    f: Callable[P, Any],
-    /,
-    *,
-    wrt: Wrt = ...,
-    of: Of = ...,
-    mode: Mode = ...,
-    has_aux: bool = ...,
-    holomorphic: bool = ...,
-) -> HvpTransform[P]: ...
-
-
+    f: Callable[P, tuple[R, Any]], /, *, has_aux: Literal[True], **options: Unpack[_Options]
+) -> HvpTransform[P, R]: ...
 @overload
 def hvp(
-    *,
-    wrt: Wrt = ...,
-    of: Of = ...,
-    mode: Mode = ...,
-    has_aux: bool = ...,
-    holomorphic: bool = ...,
-) -> Callable[[Callable[P, Any]], HvpTransform[P]]: ...
-
-
+    f: Callable[P, R], /, *, has_aux: Literal[False] = ..., **options: Unpack[_Options]
+) -> HvpTransform[P, R]: ...
+@overload
+def hvp(
+    f: Callable[P, Any], /, *, has_aux: bool, **options: Unpack[_Options]
+) -> HvpTransform[P, Any]: ...
+@overload
+def hvp(
+    *, has_aux: Literal[True], **options: Unpack[_Options]
+) -> Callable[[Callable[P, tuple[R, Any]]], HvpTransform[P, R]]: ...
+@overload
+def hvp(
+    *, has_aux: Literal[False] = ..., **options: Unpack[_Options]
+) -> Callable[[Callable[P, R]], HvpTransform[P, R]]: ...
 def hvp(
     f: Callable[..., Any] | None = None,
     /,
@@ -288,6 +289,7 @@ def hvp(
     mode: Mode = "auto",
     has_aux: bool = False,
     holomorphic: bool = False,
+    typecheck: bool = True,
 ) -> Any:
     """The Hessian of a scalar function as a linear map: Hessian-vector products.
 
@@ -299,11 +301,12 @@ def hvp(
         mode: The mode in which `.as_matrix()` sweeps; products need none.
         has_aux: As for `jacobian`.
         holomorphic: As for `jacobian`.
+        typecheck: As for `jacobian`.
 
     Returns:
         A callable Equinox module with the signature of `f` that runs `f` once and returns a
             `LinearMap`: `H.mv(x=dx)` is a record by argument; `H.grad` and `H.value` come from
             the same pass.
     """
-    options = Options(wrt, of, mode, has_aux, holomorphic, scalar=True)
+    options = Options(wrt, of, mode, has_aux, holomorphic, typecheck, scalar=True)
     return _transform(HvpTransform, f, options)

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from autodiffkit._jax_compat import is_eager
 from autodiffkit._leaves import LeafSpec, derivative_dtype, is_complex, promote, slices
 from autodiffkit._paths import Path
 from autodiffkit._vectors import filled, matrix, multiply
@@ -66,13 +67,15 @@ class BlockTable(eqx.Module):
         cut = jax.lax.dynamic_slice(whole, starts, (*lead, target.size, source.size))
         return cut.reshape(lead + target.shape + source.shape)
 
-    def struct(self, i: int, j: int) -> Any:
-        """What tells a block's shape and dtype, without cutting it out."""
+    def shown(self, i: int, j: int) -> Any:
+        """The block, or while it is traced what tells its shape and dtype."""
         if not self._packed:
             return self.block(i, j)
         (whole,) = self._arrays
         if not hasattr(whole, "shape"):  # what `jax.tree.map` has put in the array's place
             return whole
+        if is_eager([whole]) and isinstance(whole, jax.Array):
+            return self.block(i, j)
         shape = whole.shape[:-2] + self._targets[i].shape + self._sources[j].shape
         return jax.ShapeDtypeStruct(shape, whole.dtype)
 

@@ -112,7 +112,7 @@ def equation_cost(equation: Any, linear: Sequence[bool], mode: str) -> Cost:
     kernels = float(_UNFUSED.get((name, mode), lambda _: name in _ALONE)(equation))
     if not any(linear):
         return Cost(0.0, 0.0, flops, results + sum(inputs), kernels)
-    moving = sum(n for n, flag in zip(inputs, linear, strict=True) if flag)
+    moving: float = sum(n for n, flag in zip(inputs, linear, strict=True) if flag)
     once = sum(inputs) - moving
     if name in _PARTS:
         # Pushing reads no more than it writes; pulling adds to an array of the whole size.

@@ -20,6 +20,10 @@ class NotDifferentiableError(AutodiffError, TypeError):
     """The selected inputs or outputs have no derivative of the kind that was asked for."""
 
 
+class AnnotationError(AutodiffError, TypeError):
+    """An argument or an output does not fit its annotation, or the annotation is at fault."""
+
+
 class ModeError(AutodiffError, ValueError):
     """The mode is unknown, or the function cannot be differentiated in it."""
 

@@ -3,7 +3,7 @@
 import dataclasses
 import inspect
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -32,6 +32,8 @@ from autodiffkit._linear_map import StructuredMap
 from autodiffkit._paths import Path, all_parts, component, names_part, show
 from autodiffkit._signature import BoundCall
 from autodiffkit._trees import Tree, Values
+from autodiffkit._typecheck import checked, is_enabled, result_node
+from autodiffkit._walk import annotations_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +45,7 @@ class Options:
     mode: str = "auto"
     has_aux: bool = False
     holomorphic: bool = False
+    typecheck: bool = True
     scalar: bool = False  # whether the transform needs one scalar output
 
 
@@ -69,7 +72,7 @@ class FlatCall:
 
     def __call__(self, *selected: Array) -> tuple[list[Array], list[Any]]:
         """Runs the user's function: the outputs to differentiate, and the other arrays."""
-        out = self._bound.evaluate(selected)
+        out = self._bound.evaluate(selected, self._check if self._is_to_be_checked else None)
         aux: Any = None
         if self._options.has_aux:
             if not isinstance(out, tuple) or len(out) != 2:
@@ -80,6 +83,7 @@ class FlatCall:
                 )
             out, aux = out
         self.outputs, leaves = _flatten_output(self.call, out, self._options.of)
+        self._annotate(out)
         self._check_outputs()
         aux_leaves, aux_treedef = jtu.tree_flatten(aux)
         self._treedefs = (self.outputs.treedef, aux_treedef)
@@ -89,6 +93,28 @@ class FlatCall:
         self._passive = [_Traced if is_array(x) else x for x in (*leaves, *aux_leaves)]
         rest = [x for x in (*leaves, *aux_leaves) if is_array(x)]
         return differentiated, rest
+
+    @property
+    def _is_to_be_checked(self) -> bool:
+        return self._options.typecheck and is_enabled() and not self._bound.hints.is_checked
+
+    def _check(self, arguments: dict[str, Any], run: Callable[[], Any]) -> Any:
+        bound, has_aux = self._bound, self._options.has_aux
+        return checked(
+            self.call,
+            bound.hints,
+            arguments,
+            run,
+            defaults=bound.defaults,
+            has_aux=has_aux,
+        )
+
+    def _annotate(self, out: Any) -> None:
+        """Gives the leaves of the output the annotations that there are."""
+        node = result_node(self._bound.hints, has_aux=self._options.has_aux)
+        shared = self._bound.hints.is_new(node)
+        found = annotations_of(node, out, (), shared=shared, root="output")
+        self.outputs = self.outputs.annotated(dict(found))
 
     def values(self, outs: Sequence[Any], rest: Sequence[Any]) -> tuple[Values, Values]:
         """The function's value and the auxiliary data, put together again."""

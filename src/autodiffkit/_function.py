@@ -106,11 +106,11 @@ class BoundMethod(eqx.Module):  # its docstring is the function's
         return types.MethodType(self.__func__, self.__self__)
 
     @property
-    def __name__(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]  # as functions do
+    def __name__(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]  # as of a function
         return name_of(self.__func__)
 
     @property
-    def __doc__(self) -> str | None:  # pyright: ignore[reportIncompatibleVariableOverride]  # as above
+    def __doc__(self) -> str | None:  # type: ignore[override]  # pyright: ignore[reportIncompatibleVariableOverride]  # as above
         return getattr(self.__func__, "__doc__", None)
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:

@@ -1,8 +1,8 @@
 """Second derivatives as results: `H.<a>.<b>`."""
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any, ClassVar, Self
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar, SupportsIndex
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from jaxtyping import Array
 from autodiffkit._block_table import BlockTable, Row
 from autodiffkit._errors import NotDifferentiatedError
 from autodiffkit._inputs import Inputs, is_index
-from autodiffkit._linear_map import is_dunder
+from autodiffkit._linear_map import R_co, is_dunder
 from autodiffkit._paths import Path, missing, show
 from autodiffkit._result import Derivative, Gradient, block_table, describe_block
 from autodiffkit._trees import LEAF, Part, Tree
@@ -30,7 +30,7 @@ def bare(outputs: Tree) -> Tree:
     return Tree(LEAF, (dataclasses.replace(leaf, path=()),))
 
 
-class Hessian(Derivative):
+class Hessian(Derivative[R_co]):
     """The second derivatives of a function's outputs with respect to its arguments.
 
     `H.x.y` is the block by `x` and then by `y`, of the output's shape, then that of `x`, then
@@ -56,7 +56,7 @@ class Hessian(Derivative):
         return frozenset({lx.symmetric_tag}) if is_scalar(self._outputs) else frozenset()
 
     @property
-    def grad(self) -> Gradient:
+    def grad(self) -> Gradient[R_co]:
         """The gradient, of a scalar function.
 
         Raises:
@@ -112,7 +112,7 @@ class Hessian(Derivative):
     def __getitem__(self, path: str | tuple[str, str]) -> Any:
         return self.wrt(*path) if isinstance(path, tuple) else self.wrt(path)
 
-    def of(self, path: str, /) -> Self:
+    def of(self, path: str, /) -> "Hessian[Any]":
         """The Hessian of a part of the output, by path.
 
         Returns:
@@ -160,7 +160,7 @@ class Hessian(Derivative):
         """Paths with slices of the first axis: arguments, or of several outputs the outputs."""
         return labels(self._domain.specs if is_scalar(self._outputs) else self._outputs.specs)
 
-    def to_jax(self, argnums: int | Sequence[int] | None = None) -> Any:
+    def to_jax(self, argnums: SupportsIndex | Iterable[SupportsIndex] | None = None) -> Any:
         """The structure that `jax.hessian(f, argnums)` returns.
 
         Args:
@@ -185,20 +185,20 @@ class Hessian(Derivative):
 
     def __repr__(self) -> str:
         size = self._domain.size
+        width = len(self._domain.specs)
         outputs = "" if is_scalar(self._outputs) else f"{self._outputs.size} times "
-        rows = [
+        rows = (
             (
-                show(target.path) or "output",
-                show(a.path),
-                show(b.path),
-                describe_block(self._blocks.struct(i * len(self._domain.specs) + j, k)),
+                *(show(target.path) or "output", show(a.path), show(b.path)),
+                *describe_block(self._blocks.shown(i * width + j, k), target, a, b),
             )
             for i, target in enumerate(self._outputs.specs)
             for j, a in enumerate(self._domain.specs)
             for k, b in enumerate(self._domain.specs)
-        ]
+        )
         title = f"Hessian of {self._function}, {outputs}{size} by {size}"
-        return title + block_table(("of", "by", "then by", "block"), rows)
+        count = len(self._blocks) * width
+        return title + block_table(("of", "by", "then by"), rows, count, self._blocks)
 
 
 class HessianRow(eqx.Module):
@@ -283,14 +283,18 @@ class HessianRow(eqx.Module):
         return [*super().__dir__(), *self._inputs.names]
 
     def __repr__(self) -> str:
-        rows = [
-            (show(target.path) or "output", show(a.path), show(b.path), describe_block(block))
+        rows = (
+            (
+                *(show(target.path) or "output", show(a.path), show(b.path)),
+                *describe_block(block, target, a, b),
+            )
             for target, group in zip(self._outputs.specs, self._blocks, strict=True)
             for a, row in zip(self._part.tree.specs, group, strict=True)
             for b, block in zip(self._inputs.specs, row, strict=True)
-        ]
+        )
         title = f"Hessian of {self._function} by {self._path} and then"
-        return title + block_table(("of", "by", "then by", "block"), rows)
+        count = len(self._outputs.specs) * len(self._part.indices) * len(self._inputs.specs)
+        return title + block_table(("of", "by", "then by"), rows, count, self._blocks)
 
 
 def _alone(part: Part) -> Part:

@@ -47,10 +47,11 @@ def dataclass_fields(kind: type, names: Sequence[str]) -> tuple[list[str], list[
         an instance made without its constructor; `None` if the class flattens itself in
         some way of its own.
     """
-    probe = object.__new__(kind)
+    probe: Any = object.__new__(kind)
     for name in names:
         object.__setattr__(probe, name, name)
     try:
+        treedef: Any
         children, treedef = jtu.tree_flatten_with_path(probe, is_leaf=lambda x: x is not probe)
         metadata = treedef.node_data()[1]
         data = [child for _, child in children]

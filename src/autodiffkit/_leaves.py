@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,7 +23,9 @@ def is_array(leaf: Any) -> bool:
     """Whether JAX takes the leaf as an array of its own accord."""
     if isinstance(leaf, (np.ndarray, np.generic)):
         return leaf.dtype.kind in "biufc" or is_inexact(leaf.dtype)
-    return isinstance(leaf, jax.Array) or hasattr(leaf, "__jax_array__")
+    if isinstance(leaf, jax.Array):
+        return True
+    return hasattr(leaf, "__jax_array__") and not isinstance(leaf, eqx.Module)
 
 
 def is_numeric(leaf: Any) -> bool:
@@ -49,9 +52,9 @@ class LeafSpec:
     `held` is the reason why it is not differentiated, `None` if it is. `dtype` is `None`
     for what is not an array.
 
-    Two specifications are equal if results with them have the same arrays: weak types, and
-    what is known of a leaf that is held (whose value may be an `int` in one call and a
-    traced integer in the next), make no difference.
+    Two specifications are equal if results with them have the same arrays: weak types,
+    annotations, and what is known of a leaf that is held (whose value may be an `int` in one
+    call and a traced integer in the next), make no difference.
     """
 
     path: Path
@@ -59,6 +62,7 @@ class LeafSpec:
     dtype: Any = None
     weak_type: bool = False
     held: str | None = None
+    annotation: Any = None  # a `_dims.Annotation`, if the function has one for it
 
     @property
     def _key(self) -> tuple[Any, ...]:
@@ -106,15 +110,16 @@ def describe_leaf(leaf: Any) -> str:
         return "a function"
     if dataclasses.is_dataclass(leaf) and not isinstance(leaf, type):
         return (
-            f"{_with_article(type(leaf).__name__)}, a dataclass that is no pytree "
+            f"{with_article(type(leaf).__name__)}, a dataclass that is no pytree "
             "(jax.tree_util.register_dataclass makes it one)"
         )
     if isinstance(leaf, np.ndarray):
         return f"a NumPy array of dtype {leaf.dtype}"
-    return _with_article(type(leaf).__name__)
+    return with_article(type(leaf).__name__)
 
 
-def _with_article(name: str) -> str:
+def with_article(name: str) -> str:
+    """`an int`, `a str`."""
     return f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
 
 

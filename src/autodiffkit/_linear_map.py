@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 import equinox as eqx
 import jax.tree_util as jtu
@@ -34,6 +34,11 @@ from autodiffkit._vectors import (
     labels,
     refuse_batched,
 )
+
+if TYPE_CHECKING:
+    from autodiffkit._result import Gradient
+
+R_co = TypeVar("R_co", covariant=True)
 
 
 class StructuredMap(eqx.Module):
@@ -115,6 +120,15 @@ class StructuredMap(eqx.Module):
         """
         cotangents = collect_vector(self._codomain, vector, f"{self._name}.rmv")
         return self._domain.unflatten(self._apply_transpose(cotangents))
+
+    def _not_an_array(self, *_: Any, **__: Any) -> NoReturn:
+        raise StructureError(
+            f"{self._name} is no single array, but blocks with names. .as_matrix() gives the "
+            "matrix, for a function that takes an array."
+        )
+
+    __jax_array__ = _not_an_array
+    __array__ = _not_an_array
 
     def __matmul__(self, vector: Any) -> Any:
         return self.mv(vector)
@@ -221,7 +235,7 @@ def ask_again(instance: Any, name: str) -> None:
         failed.fget(instance)
 
 
-class LinearMap(StructuredMap):
+class LinearMap(StructuredMap, Generic[R_co]):
     """A derivative that is applied and not stored: a Jacobian or Hessian without its matrix.
 
     `adk.linearize(f)(...)` and `adk.hvp(f)(...)` evaluate the function once and return this;
@@ -251,7 +265,7 @@ class LinearMap(StructuredMap):
         )
 
     @property
-    def value(self) -> Any:
+    def value(self) -> R_co:
         """What the function returned (without the auxiliary data)."""
         return self._value.tree
 
@@ -261,7 +275,7 @@ class LinearMap(StructuredMap):
         return self._aux.tree
 
     @property
-    def grad(self) -> Any:
+    def grad(self) -> "Gradient[R_co]":
         """The gradient, of a map made by `adk.hvp`.
 
         Raises:

@@ -1,7 +1,7 @@
 """Which sweeps compute a derivative: the choice, asked about until nothing stands in its way."""
 
 from collections.abc import Iterable, Sequence
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from autodiffkit._errors import ModeError, listed
 from autodiffkit._jaxprs import describe, has_body
@@ -19,6 +19,7 @@ MODES: tuple[Mode, ...] = ("auto", "fwd", "rev")
 _MIRROR = 1.05
 
 
+@runtime_checkable
 class Sweepable(Protocol):
     """What is planned for: a linear program, and whether its sweeps can run."""
 
@@ -169,7 +170,7 @@ class _Planner:
     def choose(self, mode: str | None = None) -> tuple[Choice, Schedule] | None:
         """The cheapest of what is not known to be impossible."""
         mode = mode or self._mode
-        modes = ("fwd", "rev", "mixed", "chain") if mode == "auto" else (mode,)
+        modes: tuple[str, ...] = (mode,) if mode != "auto" else ("fwd", "rev", "mixed", "chain")
         if self._ends.holomorphic and not self._program.is_complex_linear:
             # Between real variables, or after conjugation, one direction an entry is not
             # enough; the derivative as a whole takes one all the same.

@@ -6,12 +6,13 @@ and the rest (integer outputs, auxiliary data), which only passes through.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 import equinox as eqx
 import jax
 import jax.extend.core as jex
+import jax.numpy as jnp
 from jaxtyping import Array
 
 from autodiffkit._cost import nbytes
@@ -49,7 +50,7 @@ class Staged:
         return calls_custom_rules(self._jaxpr.jaxpr)
 
     def __call__(self, *primals: Array) -> tuple[list[Array], list[Any]]:
-        results = list(jex.jaxpr_as_fun(self._jaxpr)(*primals))
+        results = _arrays(jex.jaxpr_as_fun(self._jaxpr)(*primals))
         return results[: self._count], results[self._count :]
 
     @functools.cached_property
@@ -103,7 +104,7 @@ class Linearization:
 
     def __call__(self, *primals: Array) -> tuple[list[Array], list[Any], "Linear"]:
         """The outputs, the rest, and the tangent map."""
-        results = list(self._evaluate(*primals))
+        results = _arrays(self._evaluate(*primals))
         end = len(results) - len(self.program.residuals)
         linear = Linear(results[end:], self.program)
         return results[: self._count], results[self._count : end], linear
@@ -190,6 +191,11 @@ def reason(error: Exception) -> str:
     return line.split(". ")[0].removesuffix(".") or type(error).__name__
 
 
+def _arrays(results: Iterable[Any]) -> list[Any]:
+    """The results of a program, whose constants may be numbers."""
+    return [x if isinstance(x, jax.Array) else jnp.asarray(x, x.dtype) for x in results]
+
+
 def _struct(x: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(x.shape, x.dtype)
 
@@ -223,7 +229,7 @@ class Program:
     def evaluate(self, residuals: Sequence[Any], tangents: Sequence[Any]) -> list[Array]:
         """Runs the program."""
         closed = jex.ClosedJaxpr(self.jaxpr, [])
-        return list(jex.jaxpr_as_fun(closed)(*residuals, *tangents))
+        return _arrays(jex.jaxpr_as_fun(closed)(*residuals, *tangents))
 
     @functools.cached_property
     def linear(self) -> set[Any]:

@@ -1,27 +1,34 @@
 """First derivatives as results: blocks reached by the names of arguments and outputs."""
 
 import abc
-from collections.abc import Sequence
-from typing import Any, ClassVar, Self
+import itertools
+from collections.abc import Iterable
+from typing import Any, ClassVar, Generic, SupportsIndex
 
 import equinox as eqx
+import jax
+import jax.numpy as jnp
 import jax.tree_util as jtu
 import lineax as lx
+import numpy as np
 from jaxtyping import Array
 
 from autodiffkit._block_table import BlockTable
+from autodiffkit._dims import accepts, derivative_of, describe_array_type
 from autodiffkit._errors import NotDifferentiatedError, StructureError, columns, listed
 from autodiffkit._inputs import Inputs, is_index
-from autodiffkit._leaves import describe_array, promote
-from autodiffkit._linear_map import StructuredMap, ask_again, is_dunder
+from autodiffkit._jax_compat import is_eager
+from autodiffkit._leaves import LeafSpec, describe_array, promote
+from autodiffkit._linear_map import R_co, StructuredMap, ask_again, is_dunder
 from autodiffkit._paths import Path, all_parts, missing, show
 from autodiffkit._trees import Part, Tree, Values
 from autodiffkit._vectors import Labels, labels, refuse_batched
 
 _TABLE_ROWS = 24
+_COPIED = 1 << 20  # entries of arrays that are looked at in NumPy
 
 
-class Derivative(StructuredMap):
+class Derivative(StructuredMap, Generic[R_co]):
     """What the stored derivatives share: their function's value, and access by name."""
 
     _blocks: BlockTable  # by output leaf (of a Hessian, times source) and source
@@ -34,7 +41,7 @@ class Derivative(StructuredMap):
     _verb: ClassVar[str] = ""
 
     @property
-    def value(self) -> Any:
+    def value(self) -> R_co:
         """What the function returned (without the auxiliary data)."""
         return self._value.tree
 
@@ -141,7 +148,7 @@ class Derivative(StructuredMap):
         return part, Values(value)
 
 
-class FirstDerivative(Derivative):
+class FirstDerivative(Derivative[R_co]):
     """A Jacobian, or the gradient that is one row of it."""
 
     @property
@@ -196,7 +203,7 @@ class FirstDerivative(Derivative):
         """Paths of the output's leaves, each with its slice of the matrix's rows."""
         return labels(self._outputs.specs)
 
-    def to_jax(self, argnums: int | Sequence[int] | None = None) -> Any:
+    def to_jax(self, argnums: SupportsIndex | Iterable[SupportsIndex] | None = None) -> Any:
         """The structure that `jax.jacobian(f, argnums)` or `jax.grad(f, argnums)` returns.
 
         Args:
@@ -214,23 +221,23 @@ class FirstDerivative(Derivative):
         return self._outputs.unflatten([row[0] if is_index(argnums) else row for row in rows])
 
     def __repr__(self) -> str:
-        rows = [
+        rows = (
             (
-                show(target.path) or "output",
-                show(source.path),
-                describe_block(self._blocks.struct(i, j)),
+                *(show(target.path) or "output", show(source.path)),
+                *describe_block(self._blocks.shown(i, j), target, source),
             )
             for i, target in enumerate(self._outputs.specs)
             for j, source in enumerate(self._domain.specs)
-        ]
+        )
         title = (
             f"{type(self).__name__} of {self._function}, "
             f"{self._outputs.size} by {self._domain.size}"
         )
-        return title + block_table(("of", "with respect to", "block"), rows)
+        count = len(self._outputs.specs) * len(self._domain.specs)
+        return title + block_table(("of", "with respect to"), rows, count, self._blocks)
 
 
-class Jacobian(FirstDerivative):
+class Jacobian(FirstDerivative[R_co]):
     """The first derivatives of a function's outputs with respect to its arguments.
 
     `J.x` holds the blocks for argument `x` in its own structure; with several outputs the
@@ -240,7 +247,7 @@ class Jacobian(FirstDerivative):
 
     _verb: ClassVar[str] = "jacobian"
 
-    def of(self, path: str, /) -> Self:
+    def of(self, path: str, /) -> "Jacobian[Any]":
         """The Jacobian of a part of the output.
 
         Args:
@@ -258,7 +265,7 @@ class Jacobian(FirstDerivative):
         return type(self)(blocks, value, self._aux, self._inputs, outputs, self._function)
 
 
-class Gradient(FirstDerivative):
+class Gradient(FirstDerivative[R_co]):
     """The first derivatives of a function with one real scalar output.
 
     `G.x` has the structure and shapes of argument `x`. A Gradient is a pytree of arrays.
@@ -267,14 +274,65 @@ class Gradient(FirstDerivative):
     _verb: ClassVar[str] = "grad"
 
 
-def describe_block(block: Any) -> str:
-    """`float32[3, 2]`."""
-    return describe_array(block.shape, block.dtype) if hasattr(block, "shape") else repr(block)
+def describe_block(block: Any, *specs: LeafSpec) -> tuple[str, str]:
+    """Shape and dtype of a block, `float32[3, 2]`, and its annotation, if there is one.
+
+    Args:
+        block: The block, or what stands in its place.
+        *specs: The leaves that it is of: the output's first.
+
+    Returns:
+        Two cells of a table. The first one says so if entries are not finite, as far as
+        there are values.
+    """
+    if not hasattr(block, "shape"):
+        return repr(block), ""
+    annotation = derivative_of(*(spec.annotation for spec in specs))
+    text = describe_array(block.shape, block.dtype)
+    count, size = _not_finite([block])
+    if count:
+        text += f" ({count} of {size} not finite)"
+    shape = tuple(itertools.chain(*(spec.shape for spec in specs)))
+    # The dtype of a number does not widen, and a pytree of blocks may have been mapped to another.
+    if annotation is None or block.shape != shape or not accepts(annotation, block.dtype):
+        return text, ""
+    return text, describe_array_type(annotation)
 
 
-def block_table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
-    """A table of blocks below a title; a long one is cut short and says so."""
-    lines = columns([head, *rows[:_TABLE_ROWS]])
-    if len(rows) > _TABLE_ROWS:
-        lines.append(f"... and {len(rows) - _TABLE_ROWS} more blocks")
+def _not_finite(arrays: Iterable[Any]) -> tuple[int, int]:
+    """How many entries are not finite, of how many, as far as there are values."""
+    found = [x for x in arrays if isinstance(x, jax.Array) and is_eager([x])]
+    found = [x for x in found if x.is_fully_addressable and not x.is_deleted()]
+    return sum(map(_count_not_finite, found)), sum(x.size for x in found)
+
+
+def _count_not_finite(array: Array) -> int:
+    if array.size <= _COPIED:  # without compiling anything
+        return int(np.sum(~np.isfinite(np.asarray(array))))
+    return int(jnp.sum(~jnp.isfinite(array)))
+
+
+def block_table(
+    head: tuple[str, ...], rows: Iterable[tuple[str, ...]], count: int, blocks: Any
+) -> str:
+    """A table of blocks below a title, cut short if it is long.
+
+    Args:
+        head: The names of the first columns.
+        rows: The cells, of which the last one is the annotation.
+        count: How many rows there are.
+        blocks: A pytree of all blocks.
+
+    Returns:
+        The lines. There is a column of annotations if there are annotations.
+    """
+    shown = [(*head, "block", "annotation"), *itertools.islice(rows, _TABLE_ROWS)]
+    if not any(row[-1] for row in shown[1:]):
+        shown = [row[:-1] for row in shown]
+    lines = columns(shown)
+    if count > _TABLE_ROWS:
+        lines.append(f"... and {count - _TABLE_ROWS} more blocks")
+        bad, size = _not_finite(jax.tree.leaves(blocks))
+        if bad:
+            lines[-1] += f"; of all blocks, {bad} of {size} entries are not finite"
     return listed(lines)

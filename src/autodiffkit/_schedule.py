@@ -273,8 +273,8 @@ def _candidate(network: Network, sweeps: Split | Chain, kept: int) -> Candidate:
             )
             work = work.plus(_sweep(network, link.steps, link.mode, count))
         for link in sweeps.links[1:]:
-            sizes = (network.directions(x) for x in (network.ends[0], link.inputs, link.outputs))
-            work = work.plus(_product(*sizes, itemsize=4))
+            n, k, m = map(network.directions, (network.ends[0], link.inputs, link.outputs))
+            work = work.plus(_product(n, k, m, itemsize=4))
         return Candidate(sweeps, forward, reverse, work)
     forward = network.directions((*sweeps.pushed, *sweeps.middle))
     reverse = network.directions((*sweeps.middle, *sweeps.pulled))
@@ -287,8 +287,8 @@ def _candidate(network: Network, sweeps: Split | Chain, kept: int) -> Candidate:
         rows = [v for v in targets if v in network.computed(sweeps.middle, sweeps.forward)]
         columns = [v for v in sources if v not in sweeps.pushed]
         itemsize = max(network.variables[v].aval.dtype.itemsize for v in sweeps.middle)
-        sizes = (network.directions(x) for x in (columns, sweeps.middle, rows))
-        work = work.plus(_product(*sizes, itemsize=itemsize))
+        n, k, m = map(network.directions, (columns, sweeps.middle, rows))
+        work = work.plus(_product(n, k, m, itemsize=itemsize))
     return Candidate(sweeps, forward, reverse, work)
 
 

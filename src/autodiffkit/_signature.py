@@ -3,7 +3,7 @@
 import dataclasses
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -17,11 +17,15 @@ from autodiffkit._errors import (
     listed,
 )
 from autodiffkit._function import Function
+from autodiffkit._function_hints import FunctionHints
 from autodiffkit._inputs import Argument, Inputs
 from autodiffkit._leaves import LeafSpec, describe_leaf, is_array, is_inexact, leaf_spec
 from autodiffkit._paths import Path, component, show
 from autodiffkit._selection import Selection, names_argument, select
 from autodiffkit._trees import NOTHING, Tree
+from autodiffkit._walk import annotations_of
+
+Around = Callable[[dict[str, Any], Callable[[], Any]], Any]
 
 
 @dataclasses.dataclass
@@ -35,11 +39,19 @@ class BoundCall:
     inputs: Inputs
     selected: list[Any]
     structs: list[Any]
+    hints: FunctionHints
     _function: Function
     _leaves: dict[str, list[Any]]  # by argument; what is not here is passed as it came
     _rebuilt: frozenset[str]  # arguments with a leaf that is replaced
     _passed: inspect.BoundArguments
     _by_keyword: frozenset[str]
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """The arguments that were left out."""
+        parameters = self._passed.signature.parameters.values()
+        left_out = (p for p in parameters if p.name not in self._passed.arguments)
+        return {p.name: p.default for p in left_out if p.default is not p.empty}
 
     @property
     def source(self) -> Callable[..., Any]:
@@ -61,8 +73,17 @@ class BoundCall:
         }
         return dataclasses.replace(self, _leaves=leaves, structs=[])
 
-    def evaluate(self, selected: Sequence[Array]) -> Any:
-        """Calls the function with these values in the place of the differentiated leaves."""
+    def evaluate(self, selected: Sequence[Array], around: Around | None = None) -> Any:
+        """Calls the function with these values in the place of the differentiated leaves.
+
+        Args:
+            selected: The values.
+            around: Calls the function: takes the arguments that were passed, by name, and
+                what has to be called.
+
+        Returns:
+            What the function returned.
+        """
         values = iter(selected)
         arguments = dict(self._passed.arguments)
         bound = self._function.bound
@@ -80,7 +101,12 @@ class BoundCall:
         args, kwargs = self._as_passed(arguments)
         if bound is not None:
             args.insert(0, bound[1])
-        return self._function.call(*args, **kwargs)
+            arguments = {bound[0]: bound[1], **arguments}
+
+        def run() -> Any:
+            return self._function.call(*args, **kwargs)
+
+        return run() if around is None else around(arguments, run)
 
     def _as_passed(self, arguments: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
         # Keywords stay keywords: a wrapper may have a signature that is not quite its own.
@@ -138,6 +164,7 @@ def bind(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     *,
+    hints: FunctionHints,
     abstract: bool = False,
 ) -> BoundCall:
     """Names the leaves of the arguments and selects those to differentiate.
@@ -148,6 +175,7 @@ def bind(
         wrt: The selection, as the transforms document it.
         args: Positional arguments.
         kwargs: Keyword arguments.
+        hints: The annotations that the leaves of the arguments get.
         abstract: Whether `jax.ShapeDtypeStruct`s may stand for arrays.
 
     Returns:
@@ -175,6 +203,7 @@ def bind(
         if raw.tree is not None
         for pair in zip(raw.tree.leaves, raw.leaves, strict=True)
     ]
+    _annotate(raws, hints)
     reserved = [raw.name for raw in raws if raw.reserve is not None]
     chosen = select(call, wrt, pairs, [raw.name for raw in raws], reserved)
     positions, by_keyword = _positions(passed, len(args), kwargs)
@@ -199,6 +228,7 @@ def bind(
         inputs,
         [x if abstract else jnp.asarray(x) for spec, x in specs if spec.held is None],
         [x for spec, x in specs if spec.held is not None and _is_struct(x)],
+        hints,
         function,
         leaves,
         rebuilt,
@@ -221,7 +251,7 @@ def _arguments(function: Function, passed: inspect.BoundArguments) -> list[_Raw]
             reserve = "a default that is left out is constant unless wrt names it"
             raws.append(_Raw(name, parameter.default, reserve))
         else:
-            empty = () if parameter.kind is parameter.VAR_POSITIONAL else {}
+            empty: Any = () if parameter.kind is parameter.VAR_POSITIONAL else {}
             raws.append(_Raw(name, empty))
     return raws
 
@@ -230,7 +260,7 @@ def _argument(
     raw: _Raw, chosen: set[Path], position: int | None, signature: inspect.Signature
 ) -> Argument:
     parameter = signature.parameters.get(raw.name)
-    role = "plain"
+    role: Literal["plain", "variadic", "bound"] = "plain"
     if parameter is None:
         role = "bound"
     elif parameter.kind is parameter.VAR_POSITIONAL:
@@ -290,6 +320,17 @@ def _flatten(call: str, raw: _Raw, *, needed: bool, abstract: bool) -> None:
                 f"{call}: {show(spec.path)!r} is a jax.ShapeDtypeStruct, which has no values. "
                 "Only .plan(...) takes structures; pass an array here."
             )
+
+
+def _annotate(raws: Sequence[_Raw], hints: FunctionHints) -> None:
+    """Gives the leaves of the arguments the annotations that there are."""
+    for raw in raws:
+        node = hints.parameters.get(raw.name)
+        if raw.tree is None or node is None:
+            continue
+        shared = hints.is_alone(raw.name)
+        found = dict(annotations_of(node, raw.value, (raw.name,), shared=shared))
+        raw.tree = raw.tree.annotated(found)
 
 
 def _input_spec(path: Path, leaf: Any) -> LeafSpec:

@@ -88,10 +88,13 @@ class EagerSweeps:
 class TracedSweeps:
     """A flat function whose linear program is all that is wanted: it is planned, not swept."""
 
-    has_rules = True  # as for `EagerSweeps`
-
     def __init__(self, function: FlatFunction, primals: Sequence[Array]) -> None:
         self._staged = Staged(function, primals)
+
+    @property
+    def has_rules(self) -> bool:
+        """Whether derivatives may come from rules of the user's own: as for `EagerSweeps`."""
+        return True
 
     def name(self, ends: Ends) -> "TracedSweeps":
         """Says what the inputs and outputs are, which is known once the function is traced."""

@@ -2,13 +2,26 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable
-from typing import Any, Generic, ParamSpec, Self
+from collections.abc import Callable, Mapping
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    Concatenate,
+    Generic,
+    ParamSpec,
+    Protocol,
+    Self,
+    TypeVar,
+    overload,
+    runtime_checkable,
+)
 
 import equinox as eqx
 import jax
 from jaxtyping import Array
 
+from autodiffkit._annotations import annotations_of_blocks
 from autodiffkit._derivative import (
     Evaluated,
     first_derivative,
@@ -20,7 +33,8 @@ from autodiffkit._derivative import (
 )
 from autodiffkit._errors import SignatureError
 from autodiffkit._flat_call import FlatCall, Options
-from autodiffkit._function import BoundMethod, Opaque, as_function, name_of
+from autodiffkit._function import BoundMethod, Function, Opaque, as_function, name_of
+from autodiffkit._function_hints import FunctionHints, hints_of
 from autodiffkit._hessian import Hessian, bare
 from autodiffkit._jax_compat import is_eager
 from autodiffkit._linear_map import LinearMap
@@ -31,8 +45,11 @@ from autodiffkit._result import Gradient, Jacobian
 from autodiffkit._selection import check_selection
 from autodiffkit._signature import bind
 from autodiffkit._trees import Tree
+from autodiffkit._typecheck import is_enabled, result_node
 
 P = ParamSpec("P")
+Q = ParamSpec("Q")
+R = TypeVar("R")
 
 _CONCRETE_NEEDED = (
     jax.errors.ConcretizationTypeError,
@@ -45,7 +62,17 @@ _CONCRETE_NEEDED = (
 _WRAPPED = ("__module__", "__name__", "__qualname__", "__doc__", "__annotations__")
 
 
-class Transform(eqx.Module, Generic[P]):
+@runtime_checkable
+class PlanCall(Protocol[P]):
+    """Takes what the function takes, and structures in the place of arrays."""
+
+    @overload
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Plan: ...
+    @overload
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Plan: ...
+
+
+class Transform(eqx.Module, Generic[P, R]):
     """A function that returns a derivative; made by `adk.jacobian` and its siblings.
 
     It is a pytree whose leaves are those of the wrapped callable, and it compares and
@@ -56,8 +83,9 @@ class Transform(eqx.Module, Generic[P]):
     _options: Options = eqx.field(static=True)
 
     _verb = ""
+    _order: ClassVar[int] = 1
 
-    def __init__(self, function: Callable[P, Any], options: Options) -> None:
+    def __init__(self, function: Callable[P, R], options: Options) -> None:
         if isinstance(function, classmethod):
             raise SignatureError(
                 f"{self._verb} takes a function, and @classmethod makes something else of it; "
@@ -81,11 +109,11 @@ class Transform(eqx.Module, Generic[P]):
                 setattr(self, name, getattr(function, name))
 
     @property
-    def __wrapped__(self) -> Callable[P, Any]:
+    def __wrapped__(self) -> Callable[P, R]:
         held = self._function
         return held.function if isinstance(held, Opaque) else held
 
-    def __get__(self, instance: Any, owner: Any = None) -> Self:
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
         # Like in Python itself, only what would have become a method does.
         wrapped = self.__wrapped__
         if (
@@ -107,14 +135,44 @@ class Transform(eqx.Module, Generic[P]):
     ) -> FlatCall:
         function = as_function(self.__wrapped__)
         call = f"{self._verb}({function.name})"
-        bound = bind(call, function, self._options.wrt, args, kwargs, abstract=abstract)
+        wrt, hints = self._options.wrt, self._hints(function)
+        bound = bind(call, function, wrt, args, kwargs, hints=hints, abstract=abstract)
         return FlatCall(call, function.name, bound, self._options)
+
+    def _hints(self, function: Function) -> FunctionHints:
+        is_wanted = self._options.typecheck and is_enabled()
+        return hints_of(function) if is_wanted else FunctionHints()
 
     def _plan(self, flat: FlatCall, selected: Any) -> Plan:
         return plan_first(flat, selected)
 
     @property
-    def plan(self) -> Callable[P, Plan]:
+    def annotations(self) -> Mapping[str | tuple[str, ...], Any]:
+        """The annotations of the blocks by path, as far as those of the function say them.
+
+        They are jaxtyping types, for signatures and `isinstance`: where `x: Float[Array, "n"]`
+        becomes `Float[Array, "m"]`, a Jacobian's `annotations["x"]` is `Float[Array, "m n"]`. Those
+        of a Hessian are found under pairs: `annotations["x", "y"]`; where the function returns
+        several arrays, the path of the output comes first. What has no annotation, or none that
+        is valid (with two variadic dimensions), is left out.
+        """
+        function, options = as_function(self.__wrapped__), self._options
+        hints = hints_of(function)
+        names = [*function.signature.parameters, *(function.bound or ())[:1]]
+        taken = {name: node for name, node in hints.parameters.items() if name in names}
+        hints = dataclasses.replace(hints, parameters=taken)
+        return annotations_of_blocks(
+            hints,
+            None if function.bound is None else function.bound[0],
+            result_node(hints, has_aux=options.has_aux),
+            order=self._order,
+            wrt=options.wrt,
+            of=options.of,
+            scalar=options.scalar,
+        )
+
+    @property
+    def plan(self) -> PlanCall[P]:
         """Which sweeps a call would run, and why: `transform.plan(*args, **kwargs)`.
 
         It takes what the call itself takes, where arrays may be `jax.ShapeDtypeStruct`s, and
@@ -151,12 +209,22 @@ class Transform(eqx.Module, Generic[P]):
         return plans[0]
 
 
-class JacobianTransform(Transform[P]):
+class JacobianTransform(Transform[P, R]):
     """What `adk.jacobian` returns."""
 
     _verb = "jacobian"
 
-    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Jacobian:
+    if TYPE_CHECKING:
+
+        @overload
+        def __get__(self, instance: None, owner: Any = None) -> Self: ...
+        @overload
+        def __get__(
+            self: "JacobianTransform[Concatenate[Any, Q], R]", instance: object, owner: Any = None
+        ) -> "JacobianTransform[Q, R]": ...
+        def __get__(self, instance: Any, owner: Any = None) -> Any: ...
+
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Jacobian[R]:
         flat = self._flat(args, kwargs)
         found = first_derivative(flat)
         return Jacobian(
@@ -169,22 +237,43 @@ class JacobianTransform(Transform[P]):
         )
 
 
-class GradTransform(Transform[P]):
+class GradTransform(Transform[P, R]):
     """What `adk.grad` returns."""
 
     _verb = "grad"
 
-    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Gradient:
+    if TYPE_CHECKING:
+
+        @overload
+        def __get__(self, instance: None, owner: Any = None) -> Self: ...
+        @overload
+        def __get__(
+            self: "GradTransform[Concatenate[Any, Q], R]", instance: object, owner: Any = None
+        ) -> "GradTransform[Q, R]": ...
+        def __get__(self, instance: Any, owner: Any = None) -> Any: ...
+
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Gradient[R]:
         flat = self._flat(args, kwargs)
         return _gradient(flat, first_derivative(flat))
 
 
-class HessianTransform(Transform[P]):
+class HessianTransform(Transform[P, R]):
     """What `adk.hessian` returns."""
 
     _verb = "hessian"
+    _order = 2
 
-    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Hessian:
+    if TYPE_CHECKING:
+
+        @overload
+        def __get__(self, instance: None, owner: Any = None) -> Self: ...
+        @overload
+        def __get__(
+            self: "HessianTransform[Concatenate[Any, Q], R]", instance: object, owner: Any = None
+        ) -> "HessianTransform[Q, R]": ...
+        def __get__(self, instance: Any, owner: Any = None) -> Any: ...
+
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Hessian[R]:
         flat = self._flat(args, kwargs)
         found = second_derivative(flat)
         return Hessian(
@@ -201,23 +290,44 @@ class HessianTransform(Transform[P]):
         return plan_second(flat, selected)
 
 
-class LinearizeTransform(Transform[P]):
+class LinearizeTransform(Transform[P, R]):
     """What `adk.linearize` returns."""
 
     _verb = "linearize"
 
-    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> LinearMap:
+    if TYPE_CHECKING:
+
+        @overload
+        def __get__(self, instance: None, owner: Any = None) -> Self: ...
+        @overload
+        def __get__(
+            self: "LinearizeTransform[Concatenate[Any, Q], R]", instance: object, owner: Any = None
+        ) -> "LinearizeTransform[Q, R]": ...
+        def __get__(self, instance: Any, owner: Any = None) -> Any: ...
+
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> LinearMap[R]:
         flat = self._flat(args, kwargs)
         found, linear = linear_map(flat)
         return _linear_map(flat, found, linear, found.outputs, None)
 
 
-class HvpTransform(Transform[P]):
+class HvpTransform(Transform[P, R]):
     """What `adk.hvp` returns."""
 
     _verb = "hvp"
+    _order = 2
 
-    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> LinearMap:
+    if TYPE_CHECKING:
+
+        @overload
+        def __get__(self, instance: None, owner: Any = None) -> Self: ...
+        @overload
+        def __get__(
+            self: "HvpTransform[Concatenate[Any, Q], R]", instance: object, owner: Any = None
+        ) -> "HvpTransform[Q, R]": ...
+        def __get__(self, instance: Any, owner: Any = None) -> Any: ...
+
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> LinearMap[R]:
         flat = self._flat(args, kwargs)
         found, linear = second_linear_map(flat)
         outputs = bare(found.outputs).compose(found.inputs.tree)
@@ -227,7 +337,7 @@ class HvpTransform(Transform[P]):
         return plan_second(flat, selected)
 
 
-def _gradient(flat: FlatCall, found: Evaluated) -> Gradient:
+def _gradient(flat: FlatCall, found: Evaluated) -> Gradient[Any]:
     return Gradient(
         found.first,
         found.value,
@@ -239,8 +349,8 @@ def _gradient(flat: FlatCall, found: Evaluated) -> Gradient:
 
 
 def _linear_map(
-    flat: FlatCall, found: Evaluated, linear: Linear, outputs: Tree, gradient: Gradient | None
-) -> LinearMap:
+    flat: FlatCall, found: Evaluated, linear: Linear, outputs: Tree, gradient: Gradient[Any] | None
+) -> LinearMap[Any]:
     return LinearMap(
         linear,
         found.value,

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -153,6 +153,13 @@ class Tree:
         """The same with paths that start at its root."""
         leaves = (dataclasses.replace(leaf, path=leaf.path[self.depth :]) for leaf in self.leaves)
         return Tree(self.treedef, tuple(leaves))
+
+    def annotated(self, annotations: Mapping[Path, Any]) -> "Tree":
+        """The same with annotations of leaves, by path."""
+        leaves = (
+            dataclasses.replace(leaf, annotation=annotations.get(leaf.path)) for leaf in self.leaves
+        )
+        return dataclasses.replace(self, leaves=tuple(leaves))
 
     def compose(self, inner: "Tree") -> "Tree":
         """The structure of a derivative: `inner` in the place of each differentiated leaf."""

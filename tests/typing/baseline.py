@@ -1,6 +1,10 @@
-"""What a static checker infers of the public interface; checked, never run."""
+"""What static checkers infer of the public interface; checked, never run.
 
-from typing import assert_type
+pyright and mypy both read it. A line that must be rejected has an ignore for each of them, and an
+ignore that nothing needs is an error.
+"""
+
+from typing import Any, NamedTuple, assert_type
 
 import equinox as eqx
 import jax
@@ -15,16 +19,60 @@ def energy(x: Float[Array, "n"], scale: float = 1.0) -> Float[Array, ""]:
 
 
 x = jnp.ones(3)
+struct = jax.ShapeDtypeStruct((3,), jnp.float32)
 
-assert_type(adk.jacobian(energy)(x), adk.Jacobian)
-assert_type(adk.jacobian(energy)(x, scale=2.0), adk.Jacobian)
-assert_type(adk.grad(energy, wrt=("x", "scale"))(x, 2.0), adk.Gradient)
-assert_type(adk.hessian(energy, wrt="x")(x), adk.Hessian)
-assert_type(adk.hessian(energy)(x).grad, adk.Gradient)
-assert_type(adk.linearize(energy)(x), adk.LinearMap)
-assert_type(adk.hvp(energy, mode="fwd")(x), adk.LinearMap)
-assert_type(adk.jacobian(energy).plan(x), adk.Plan)
+# Results --------------------------------------------------------------------------------
+
+assert_type(adk.jacobian(energy)(x), adk.Jacobian[Array])
+assert_type(adk.jacobian(energy)(x, scale=2.0), adk.Jacobian[Array])
+assert_type(adk.grad(energy, wrt=("x", "scale"))(x, 2.0), adk.Gradient[Array])
+assert_type(adk.hessian(energy, wrt="x")(x), adk.Hessian[Array])
+assert_type(adk.hessian(energy)(x).grad, adk.Gradient[Array])
+assert_type(adk.linearize(energy)(x), adk.LinearMap[Array])
+assert_type(adk.hvp(energy, mode="fwd")(x), adk.LinearMap[Array])
+assert_type(adk.hvp(energy)(x).grad, adk.Gradient[Array])
+assert_type(adk.jacobian(energy)(x).value, Array)
 assert_type(adk.jacobian(energy)(x).as_matrix(), Array)
+assert_type(adk.jacobian(energy, typecheck=False, holomorphic=True)(x).value, Array)
+
+
+class Forces(NamedTuple):
+    energy: Float[Array, ""]
+    forces: Float[Array, "n"]
+
+
+def structured(x: Float[Array, "n"]) -> Forces:
+    return Forces(jnp.sum(x), x)
+
+
+assert_type(adk.jacobian(structured)(x).value, Forces)
+assert_type(adk.jacobian(structured)(x).value.forces, Array)
+assert_type(adk.jacobian(structured)(x).of("energy"), adk.Jacobian[Any])
+assert_type(adk.hessian(structured, of="energy")(x).value, Forces)
+
+# Auxiliary data -------------------------------------------------------------------------
+
+
+def with_aux(x: Float[Array, "n"]) -> tuple[Float[Array, ""], dict[str, int]]:
+    return jnp.sum(x), {"n": x.size}
+
+
+assert_type(adk.jacobian(with_aux, has_aux=True)(x), adk.Jacobian[Array])
+assert_type(adk.grad(with_aux, has_aux=True)(x).value, Array)
+assert_type(adk.hessian(has_aux=True)(with_aux)(x).value, Array)
+assert_type(adk.jacobian(with_aux)(x).value, tuple[Array, dict[str, int]])
+
+
+def chosen(has_aux: bool) -> None:
+    assert_type(adk.jacobian(with_aux, has_aux=has_aux)(x), adk.Jacobian[Any])
+
+
+# Plans ----------------------------------------------------------------------------------
+
+assert_type(adk.jacobian(energy).plan(x), adk.Plan)
+assert_type(adk.hessian(energy).plan(struct, scale=1.0), adk.Plan)
+
+# Decorators -----------------------------------------------------------------------------
 
 
 @adk.jacobian
@@ -37,8 +85,16 @@ def decorated_with_options(x: Float[Array, "n"], n: int) -> Float[Array, ""]:
     return jnp.sum(x) * n
 
 
-assert_type(decorated(x), adk.Jacobian)
-assert_type(decorated_with_options(x, n=2), adk.Gradient)
+@adk.linearize(has_aux=True)
+def decorated_with_aux(x: Float[Array, "n"]) -> tuple[Forces, str]:
+    return structured(x), "aux"
+
+
+assert_type(decorated(x), adk.Jacobian[Array])
+assert_type(decorated_with_options(x, n=2), adk.Gradient[Array])
+assert_type(decorated_with_aux(x), adk.LinearMap[Forces])
+
+# Methods --------------------------------------------------------------------------------
 
 
 class Model(eqx.Module):
@@ -47,15 +103,33 @@ class Model(eqx.Module):
     def __call__(self, x: Float[Array, "n"]) -> Float[Array, "m"]:
         return self.weight @ x
 
+    @adk.jacobian
+    def slope(self, x: Float[Array, "n"]) -> Float[Array, "m"]:
+        return self(x)
 
-assert_type(adk.jacobian(Model(jnp.ones((2, 3))), wrt="self")(x), adk.Jacobian)
-assert_type(adk.jacobian(energy, wrt=lambda path, leaf: path == "x")(x), adk.Jacobian)
+    @adk.hessian(wrt="x")
+    def curvature(self, x: Float[Array, "n"], *, scale: float) -> Float[Array, ""]:
+        return jnp.sum(self(x)) * scale
 
-# What the function does not accept is rejected. An ignore that nothing needs is an error.
-adk.jacobian(energy)()  # pyright: ignore[reportCallIssue]  # an argument is missing
-adk.jacobian(energy)(x, factor=2.0)  # pyright: ignore[reportCallIssue]  # an unknown keyword
-adk.jacobian(energy)(x, scale="two")  # pyright: ignore[reportArgumentType]  # a wrong type
-adk.jacobian(energy, mode="forward")  # pyright: ignore[reportArgumentType]  # no such mode
-adk.jacobian(3)  # pyright: ignore[reportArgumentType]  # not a function
 
-jax.jit(adk.jacobian(energy))
+model = Model(jnp.ones((2, 3)))
+assert_type(adk.jacobian(model, wrt="self")(x), adk.Jacobian[Array])
+assert_type(adk.jacobian(model.__call__)(x), adk.Jacobian[Array])
+assert_type(model.slope(x), adk.Jacobian[Array])
+assert_type(model.curvature(x, scale=2.0), adk.Hessian[Array])
+assert_type(Model.slope(model, x), adk.Jacobian[Array])
+assert_type(model.slope.plan(struct), adk.Plan)
+assert_type(adk.jacobian(energy, wrt=lambda path, leaf: path == "x")(x), adk.Jacobian[Array])
+assert_type(adk.jacobian(adk.grad(energy))(x).value, adk.Gradient[Array])
+
+# Rejected -------------------------------------------------------------------------------
+
+adk.jacobian(energy)()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]  # an argument is missing
+adk.jacobian(energy)(x, factor=2.0)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]  # an unknown keyword
+adk.jacobian(energy)(x, scale="two")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # a wrong type
+model.slope()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]  # an argument is missing
+model.curvature(x)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]  # likewise
+decorated_with_options(x, "two")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # a wrong type
+adk.jacobian(energy, mode="forward")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]  # no such mode
+adk.jacobian(energy, wrt=3)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]  # no path
+adk.jacobian(3)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]  # not a function

@@ -1,0 +1,23 @@
+"""The package's own annotations, checked by jaxtyping and beartype while it is used."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+TESTS = Path(__file__).parent
+USES = ("test_seed_examples.py", "test_selection.py", "test_calls.py", "test_products.py")
+
+
+def test_the_package_keeps_to_its_own_annotations():
+    """In a process of its own: the hook has to be there before the package is imported."""
+    command = [
+        *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"),
+        "--jaxtyping-packages=autodiffkit,checker.check",
+        *(str(TESTS / name) for name in USES),
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(TESTS)}
+    done = subprocess.run(
+        command, cwd=TESTS.parent, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
