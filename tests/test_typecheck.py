@@ -165,24 +165,27 @@ def test_a_function_is_not_entered_with_arguments_that_do_not_fit():
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
-def test_the_function_sees_the_names_that_its_arguments_bind(call):
-    def f(x: Vector, p: Matrix) -> Vector:
-        assert isinstance(x, Vector)
-        assert not isinstance(WRONG, Vector)
-        assert isinstance(jnp.ones(2), Float[Array, "m"])
-        assert not isinstance(x, Float[Array, "m"])
-        return x
+def test_what_the_function_asks_is_answered_as_without_the_check(call):
+    """A helper may ask, too, which was not written for the names of its caller."""
 
-    call(adk.jacobian(f), X, jnp.ones((2, 3)))
+    def total(x):
+        return jnp.sum(x) if isinstance(x, Vector) else 100 * jnp.sum(x)
+
+    def f(x: Vector, p: Matrix) -> Float[Array, ""]:
+        return total(x) + total(p[0]) + total(WRONG)
+
+    transforms = [adk.grad(f, typecheck=typecheck) for typecheck in (True, False)]
+    ours, plain = (call(transform, X, jnp.ones((2, 3))) for transform in transforms)
+    if call is not CALLS["without values"]:
+        assert jnp.all(ours == plain)
 
 
-def test_a_name_that_the_function_binds_holds_for_its_output():
-    def f(x: Vector, size) -> Float[Array, "k"]:
-        assert isinstance(jnp.ones(2), Float[Array, "k"])
-        return jnp.ones(size)
+def test_the_output_is_checked_against_names_that_broadcasting_has_changed():
+    def f(x: Float[Array, "*#b"], y: Float[Array, "*#b"]) -> Float[Array, "*b"]:
+        return x + y
 
-    accepts(f, X, 2)
-    refuses(f, X, 4)
+    with jax.numpy_rank_promotion("allow"):
+        accepts(f, jnp.ones((1, 3)), jnp.ones((2, 1)))
 
 
 def test_names_are_forgotten_after_the_call():
@@ -195,7 +198,6 @@ def test_names_are_forgotten_after_the_call():
 def test_a_call_inside_a_call_has_names_of_its_own():
     def outer(x: Vector) -> Vector:
         accepts(energy, WRONG, WRONG)
-        assert not isinstance(WRONG, Vector)
         return x
 
     accepts(outer, X)
@@ -256,8 +258,12 @@ def test_names_mean_one_thing_for_arguments_of_every_kind(passed):
 
 
 def test_a_default_is_checked_only_if_it_is_passed():
-    accepts(variadic, X)
-    refuses(variadic, X, None)
+    def f(x: Vector, y: Vector = "nothing", z: Vector = None) -> Vector:
+        return x
+
+    accepts(f, X)
+    refuses(f, X, "nothing")
+    accepts(f, X, X, None)  # the default says that it may be
 
 
 # What is left alone ---------------------------------------------------------------------------

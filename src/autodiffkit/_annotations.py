@@ -188,5 +188,5 @@ def _inside(
     """What is in a container of unknown size, if its parts have no names of their own."""
     for part in _parts(node, path, shared=False, scope=scope, root=root):
         # Where integers may be among the parts, those are held, and have no block.
-        if part.path == path and not accepts(part.leaf.hint, np.dtype("int32")):
+        if part.path == path and not accepts(part.leaf.hint.dtype, np.dtype("int32")):
             yield dataclasses.replace(part, around=(wrap, *part.around))

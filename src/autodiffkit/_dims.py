@@ -184,7 +184,7 @@ _DTYPES = tuple(
 
 def _kind(hints: Sequence[ArrayType]) -> Any:
     """The narrowest dtype of jaxtyping for blocks of these; `None` where there are none."""
-    accepted = [[dtype for dtype in _DTYPES if accepts(hint, dtype)] for hint in hints]
+    accepted = [[dtype for dtype in _DTYPES if accepts(hint.dtype, dtype)] for hint in hints]
     # What may be a Python number has a dtype that does not widen.
     wide = [dtypes for dtypes, hint in zip(accepted, hints, strict=True) if _has_axes(hint)]
     results = {
@@ -202,9 +202,9 @@ def _has_axes(hint: ArrayType) -> bool:
 
 
 @functools.cache
-def accepts(hint: ArrayType, dtype: Any) -> bool:
-    """Whether an array of this dtype fits, whatever its shape."""
-    anything: Any = hint.dtype[Any, "..."]
+def accepts(kind: Any, dtype: Any) -> bool:
+    """Whether a dtype of jaxtyping stands for this one."""
+    anything: Any = kind[Any, "..."]
     return isinstance(jax.ShapeDtypeStruct((), dtype), anything)
 
 
@@ -213,9 +213,9 @@ def may_have(hint: ArrayType, shape: Sequence[int], dtype: Any) -> bool:
     dims = dims_of(hint.dim_str)
     fewest = sum(not dim.is_variadic for dim in dims)
     fits = len(shape) >= fewest if len(dims) > fewest else len(shape) == fewest
-    return fits and accepts(hint, dtype)
+    return fits and accepts(hint.dtype, dtype)
 
 
 def is_differentiable(hint: ArrayType) -> bool:
     """Whether arrays of this type have derivatives."""
-    return any(is_inexact(dtype) and accepts(hint, dtype) for dtype in _DTYPES)
+    return any(is_inexact(dtype) and accepts(hint.dtype, dtype) for dtype in _DTYPES)

@@ -14,11 +14,12 @@ import jax
 
 from autodiffkit._function import Function
 from autodiffkit._hints import (
-    UNKNOWN,
     FieldsHint,
     ItemsHint,
     MappingHint,
     Node,
+    TreeHint,
+    TupleHint,
     UnionHint,
     has_annotated_fields,
     is_unpacked,
@@ -38,15 +39,19 @@ class FunctionHints:
     parameters: Mapping[str, Node | None] = dataclasses.field(default_factory=dict)
     result: Node | None = None
     is_checked: bool = False
+    is_partial: bool = False  # whether arguments are hidden in what is called
 
     def is_alone(self, name: str) -> bool:
-        """Whether no other parameter takes objects of the same class as this one.
+        """Whether no other parameter takes objects.
 
         The names in the annotations of such an object are those of the function. Where there
-        are several layers of one class, each has sizes of its own.
+        are several objects, each has sizes of its own, as has one of Equinox, which is a
+        library.
         """
         others = (node for other, node in self.parameters.items() if other != name)
-        return not _have_a_class_in_common([self.parameters.get(name)], others)
+        return not any(map(_classes, others)) and not any(
+            map(_is_of_equinox, _classes(self.parameters.get(name)))
+        )
 
     def is_new(self, result: Node | None) -> bool:
         """The same for what is returned: whether no parameter takes objects of its class."""
@@ -60,9 +65,23 @@ def _have_a_class_in_common(nodes: Iterable[Node | None], others: Iterable[Node 
 
 
 def _classes(node: Node | None) -> list[type]:
-    if isinstance(node, UnionHint):
-        return [kind for _, part in node.alternatives for kind in _classes(part)]
-    return [node.hint] if isinstance(node, FieldsHint) else []
+    """The classes of objects in a hint."""
+    match node:
+        case FieldsHint(hint=kind):
+            return [kind]
+        case UnionHint(alternatives=alternatives):
+            parts = [part for _, part in alternatives]
+        case TupleHint(items=items, tail=tail):
+            parts = [*items, tail]
+        case TreeHint(leaf=part) | ItemsHint(item=part) | MappingHint(value=part):
+            parts = [part]
+        case _:
+            parts = []
+    return [kind for part in parts for kind in _classes(part)]
+
+
+def _is_of_equinox(kind: type) -> bool:
+    return kind.__module__.partition(".")[0] == "equinox"
 
 
 _FUNCTIONS: weakref.WeakKeyDictionary[Any, FunctionHints] = weakref.WeakKeyDictionary()
@@ -94,14 +113,15 @@ def _hints_of(call: Any) -> FunctionHints:
         return FunctionHints()
     hints = _FUNCTIONS.get(inner)
     if hints is None:
-        hints, is_final = _function_hints(inner)
-        if is_final:  # else a name may be defined later
-            _FUNCTIONS[inner] = hints
-    is_checked = any(_module_of(f) == "jaxtyping" for f in chain)
-    return dataclasses.replace(hints, is_checked=is_checked)
+        hints = _FUNCTIONS[inner] = _function_hints(inner)
+    return dataclasses.replace(
+        hints,
+        is_checked=any(_module_of(f) == "jaxtyping" for f in chain),
+        is_partial=any(isinstance(f, (functools.partial, eqx.Partial)) for f in chain),
+    )
 
 
-def _function_hints(function: types.FunctionType) -> tuple[FunctionHints, bool]:
+def _function_hints(function: types.FunctionType) -> FunctionHints:
     cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
     local: dict[str, Any] = {}
     for name, cell in cells:
@@ -123,14 +143,18 @@ def _function_hints(function: types.FunctionType) -> tuple[FunctionHints, bool]:
         hint, node = hints.get(name), nodes.get(name)
         if parameter.kind is parameter.VAR_POSITIONAL:
             if is_unpacked(hint):  # as in `*args: *tuple[int, str]`
-                nodes[name] = parse(types.GenericAlias(tuple, typing.get_args(hint)))
+                inner = typing.get_args(hint)
+                whole = inner[0] if typing.get_origin(hint) is typing.Unpack else None
+                nodes[name] = parse(whole or types.GenericAlias(tuple, inner))
             elif node is not None:
                 nodes[name] = ItemsHint(types.GenericAlias(tuple, (hint, ...)), tuple, node)
+        elif parameter.default is None and node is not None:  # and may be passed as such
+            nodes[name] = UnionHint(typing.Optional[hint], ((hint, node), (type(None), None)))  # noqa: UP045
         elif parameter.kind is parameter.VAR_KEYWORD and node is not None:
             is_whole = typing.get_origin(hint) is typing.Unpack
             mapping = types.GenericAlias(dict, (str, hint))
             nodes[name] = node if is_whole else MappingHint(mapping, dict, node)
-    return FunctionHints(nodes, result), UNKNOWN not in hints.values()
+    return FunctionHints(nodes, result)
 
 
 def _unwrapped(f: Any) -> Iterator[Any]:

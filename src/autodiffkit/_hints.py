@@ -174,7 +174,7 @@ def _parse_class(hint: type) -> Node | None:
 
 def _pruned(node: Node | None) -> Node | None:  # noqa: PLR0911  # as above
     """The node without what has nothing of jaxtyping in it."""
-    if node is None or not _has_arrays(node, frozenset()):
+    if node is None or not _has_arrays(node, set()):
         return None
     match node:
         case UnionHint(hint=hint, alternatives=alternatives):
@@ -191,7 +191,7 @@ def _pruned(node: Node | None) -> Node | None:  # noqa: PLR0911  # as above
             return node
 
 
-def _has_arrays(node: Node | None, seen: frozenset[Any]) -> bool:
+def _has_arrays(node: Node | None, seen: set[Any]) -> bool:
     """Whether something of jaxtyping is in a node; a class may have fields of its own kind."""
     match node:
         case None:
@@ -202,7 +202,7 @@ def _has_arrays(node: Node | None, seen: frozenset[Any]) -> bool:
             return True
         case FieldsHint(hint=kind):
             parts = () if kind in seen else tuple(_raw_fields(kind).values())
-            seen |= {kind}
+            seen.add(kind)
         case UnionHint(alternatives=alternatives):
             parts = tuple(part for _, part in alternatives)
         case TupleHint(items=items, tail=tail):
@@ -260,6 +260,8 @@ def _raw_fields(kind: type) -> Fields:
 
 
 def _has_fields(kind: type) -> bool:
+    if getattr(kind, "_is_protocol", False):
+        return False
     is_named_tuple = issubclass(kind, tuple) and hasattr(kind, "_fields")
     return dataclasses.is_dataclass(kind) or typing.is_typeddict(kind) or is_named_tuple
 
@@ -307,4 +309,5 @@ def resolved(annotation: Any, namespace: Mapping[str, Any], local: Mapping[str, 
         return UNKNOWN
     except Exception as error:  # whatever a string holds
         text = str(annotation)
+        error = error.with_traceback(None)
         return FlawedHint(text, error) if _MENTIONS_ARRAYS.search(text) else UNKNOWN

@@ -294,7 +294,7 @@ def describe_block(block: Any, *specs: LeafSpec) -> tuple[str, str]:
         text += f" ({count} of {size} not finite)"
     shape = tuple(itertools.chain(*(spec.shape for spec in specs)))
     # The dtype of a number does not widen, and a pytree of blocks may have been mapped to another.
-    if annotation is None or block.shape != shape or not accepts(annotation, block.dtype):
+    if annotation is None or block.shape != shape or not accepts(annotation.dtype, block.dtype):
         return text, ""
     return text, describe_array_type(annotation)
 

@@ -7,9 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from inspect import Parameter, Signature
 from typing import Any, TypeVar
 
-import jax
-import jax.numpy as jnp
-from jaxtyping import Shaped, jaxtyped
+from jaxtyping import jaxtyped
 
 from autodiffkit._dims import Dim
 from autodiffkit._hints import Node
@@ -48,10 +46,23 @@ Waiting = tuple[Node, Any, Place, bool]
 
 @dataclasses.dataclass
 class Scope:
-    """What is fixed, and what waits for names to be; in jaxtyping, a context."""
+    """What is fixed, and what waits for names to be; in jaxtyping, a context.
 
+    Args:
+        names: What an annotation such as `"{n} k"` reads.
+        is_partly_known: Whether arguments are missing, as of a `functools.partial`; then a name
+            that nothing fixes is no fault.
+        sizes: Names of dimensions.
+        structures: Names of structures.
+        passed: What has fixed them, with the hints that it fits; arrays by their shapes.
+        waiting: What reads a name that is not fixed yet; `None` where nothing may wait.
+    """
+
+    names: Mapping[str, Any] = dataclasses.field(default_factory=dict[str, Any])
+    is_partly_known: bool = False
     sizes: dict[str, Fixed] = dataclasses.field(default_factory=dict[str, Fixed])
     structures: dict[str, Fixed] = dataclasses.field(default_factory=dict[str, Fixed])
+    passed: list[tuple[Any, Any]] = dataclasses.field(default_factory=list[tuple[Any, Any]])
     waiting: list[Waiting] | None = dataclasses.field(default_factory=list[Waiting])
 
     def has_to_wait(self, dims: Iterable[Dim]) -> bool:
@@ -61,20 +72,28 @@ class Scope:
         )
 
     def copied(self) -> "Scope":
-        """The same, to try what fits; in a context of jaxtyping's that knows nothing yet."""
-        for name, fixed in self.sizes.items():
-            several = isinstance(fixed.size, tuple)
-            shape = fixed.size if several else (fixed.size,)
-            known: Any = Shaped[Any, f"*{name}" if several else name]
-            assert isinstance(jax.ShapeDtypeStruct(shape, jnp.float32), known)
-        return Scope(dict(self.sizes), dict(self.structures))
+        """The same, to try what fits."""
+        return dataclasses.replace(
+            self,
+            sizes=dict(self.sizes),
+            structures=dict(self.structures),
+            passed=list(self.passed),
+            waiting=[],
+        )
+
+    def inside(self, body: Callable[[], T]) -> T:
+        """Runs the body in a context of jaxtyping's where what is fixed is known."""
+
+        def run() -> T:
+            for value, hint in self.passed:
+                isinstance(value, hint)  # which fixes the names
+            return body()
+
+        return _in_context(self.names, run)
 
 
-def in_scope(names: Mapping[str, Any], body: Callable[[], T]) -> T:
-    """Runs the body where names of dimensions mean one thing.
-
-    An annotation such as `"{n} k"` reads the value of `n` among the names.
-    """
+def _in_context(names: Mapping[str, Any], body: Callable[[], T]) -> T:
+    """Runs the body in a context of its own, in which annotations can read the names."""
     results: list[T] = []
     errors: list[Exception] = []
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sized
 from typing import Any, TypeVar, cast
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from beartype import BeartypeConf
 from beartype.door import die_if_unbearable, is_bearable
@@ -29,9 +30,19 @@ from autodiffkit._hints import (
     describe,
     fields_of,
 )
-from autodiffkit._leaves import describe_leaf, is_inexact, with_article
-from autodiffkit._scopes import Fixed, Place, Scope, in_scope
-from autodiffkit._walk import checkable, children, leaves, may_fit, node_of
+from autodiffkit._leaves import describe_leaf, with_article
+from autodiffkit._scopes import Fixed, Place, Scope, Waiting
+from autodiffkit._walk import (
+    arrays_of,
+    checkable,
+    children,
+    for_any_library,
+    leaves,
+    may_fit,
+    node_of,
+    reads_fields,
+    stand_in,
+)
 
 T = TypeVar("T")
 
@@ -58,8 +69,8 @@ def checked(
 ) -> T:
     """Runs a function between the checks of what goes in and of what comes out.
 
-    Names of dimensions mean one thing throughout, also where the function itself asks
-    `isinstance(y, Float[Array, "n"])`.
+    Names of dimensions mean one thing before and after. While the function runs, no context of
+    jaxtyping's is open: what it asks by `isinstance` is answered as without the check.
 
     Args:
         call: The transform and the function, for messages.
@@ -75,26 +86,27 @@ def checked(
     Raises:
         AnnotationError: If something does not fit its annotation.
     """
-    check, scope = _Check(call), Scope()
+    check = _Check(call)
+    scope = Scope({**defaults, **arguments}, hints.is_partial)
 
-    def body() -> T:
+    def before() -> None:
         for name, value in arguments.items():
             node, place = hints.parameters.get(name), Place("argument", (name,))
             check.value(node, value, place, scope, shared=hints.is_alone(name))
         check.what_waits(scope)
-        out = run()
+
+    def after(out: T) -> None:
         scope.waiting = []
         for kind, node, part in _results(hints.result, out, has_aux=has_aux):
             check.value(node, part, Place(kind), scope, shared=hints.is_new(node))
         check.what_waits(scope)
-        return out
 
-    names = dict(defaults)
-    for name, value in arguments.items():
-        node = hints.parameters.get(name)
-        if isinstance(node, FieldsHint) and hints.is_alone(name):
-            names.update((field, x) for field, _, x in children(node, value) or ())
-    return in_scope({**names, **arguments}, body)
+    if any(hints.parameters.get(name) is not None for name in arguments):
+        scope.inside(before)
+    out = run()
+    if hints.result is not None:
+        scope.inside(lambda: after(out))
+    return out
 
 
 def _results(node: Node | None, out: Any, *, has_aux: bool) -> list[tuple[str, Node | None, Any]]:
@@ -157,7 +169,7 @@ class _Check:
                 parts = children(node, value)
                 if parts is None:
                     raise self._misfit(place, node, value, scope)
-                if isinstance(node, FieldsHint) and not shared:
+                if isinstance(node, FieldsHint) and not (shared and not reads_fields(node)):
                     self._apart(parts, place)
                 else:
                     self._parts(parts, place, scope)
@@ -168,17 +180,25 @@ class _Check:
 
     def _apart(self, parts: list[tuple[str, Node | None, Any]], place: Place) -> None:
         """Checks the fields of an object whose names are its own."""
-        scope = Scope()
+        scope = Scope({name: value for name, _, value in parts})
 
         def body() -> None:
             self._parts(parts, place, scope)
             self.what_waits(scope)
 
-        in_scope({name: value for name, _, value in parts}, body)
+        scope.inside(body)
 
     def what_waits(self, scope: Scope) -> None:
         """Checks what had to wait until the names that it reads were fixed."""
+        count = 0
+        while scope.waiting and len(scope.waiting) != count:
+            waiting, scope.waiting = scope.waiting, []
+            count = len(waiting)
+            self._waited(waiting, scope)
         waiting, scope.waiting = scope.waiting or [], None
+        self._waited(waiting, scope)
+
+    def _waited(self, waiting: Iterable[Waiting], scope: Scope) -> None:
         for node, value, place, shared in waiting:
             self.value(node, value, place, scope, shared=shared)
 
@@ -188,26 +208,31 @@ class _Check:
         if scope.waiting is not None and scope.has_to_wait(node.dims):
             scope.waiting.append((node, value, place, False))
             return
-        if not self._fits(value, node.check, place, node, scope):
+        if not self._fits(value, place, node, scope):
             raise self._misfit(place, node, value, scope, node.dims)
-        for name, found in sizes(node.dims, checkable(value).shape):
+        struct = stand_in(value)
+        if any(dim.is_broadcast or dim.name not in scope.sizes for dim in node.dims if dim.name):
+            scope.passed.append((struct, node.check))
+        for name, found in sizes(node.dims, struct.shape):
             by = f"{place} ({describe_leaf(value)})"
             scope.sizes.setdefault(name, Fixed(found, by))
 
-    def _fits(
+    def _fits(self, value: Any, place: Place, node: ArrayHint, scope: Scope) -> bool:
+        fits = self._asked(checkable(value), node.check, place, node, scope)
+        if not fits and isinstance(value, np.ndarray):  # it may be passed on as it is
+            return self._asked(value, node.check, place, node, scope)
+        return fits
+
+    def _asked(
         self, value: Any, check: Any, place: Place, node: ArrayHint | TreeHint, scope: Scope
     ) -> bool:
         try:
-            return is_bearable(checkable(value), check, conf=_CONF)
+            return is_bearable(value, check, conf=_CONF)
         except Exception as error:  # an expression of names may raise anything at all
+            if scope.is_partly_known:
+                return True
             dims = node.dims if isinstance(node, ArrayHint) else ()
-            why = _first_sentence(error)
-            for dim in dims:
-                unknown = [repr(name) for name in dim.reads if name not in scope.sizes]
-                if unknown:
-                    why = f"{dim.text!r} reads {' and '.join(unknown)}, which no argument fixes"
-                    break
-            raise self._fault(place, describe(node.hint), why) from error
+            raise self._fault(place, describe(node.hint), _why(error, dims, scope)) from error
 
     def _union(
         self, node: UnionHint, value: Any, place: Place, scope: Scope, *, shared: bool
@@ -220,7 +245,7 @@ class _Check:
         if any(_is_left_alone(value, hint) for hint in others):
             return
         for array in arrays:
-            if self._fits(value, array.check, place, array, scope):
+            if self._fits(value, place, array, scope):
                 self._array(array, value, place, scope)
                 return
         containers = [
@@ -242,34 +267,36 @@ class _Check:
 
     def _trial(self, node: Node, value: Any, place: Place, scope: Scope) -> AnnotationError | None:
         """Why a value does not fit; nothing is fixed by it."""
+        copied = scope.copied()
 
         def body() -> None:
-            copied = scope.copied()
             self.value(node, value, place, copied, shared=True)
             self.what_waits(copied)
 
         try:
-            in_scope({}, body)
+            copied.inside(body)
         except AnnotationError as error:
             return error
         return None
 
     def _tree(self, node: TreeHint, value: Any, place: Place, scope: Scope) -> None:
         leaf, name = node.leaf, node.structure
-        arrays = _arrays_of(leaf)
-        if any(dim.is_by_path for array in arrays for dim in array.dims):
-            if not self._fits(jax.tree.map(checkable, value), node.hint, place, node, scope):
-                dims = [dim for array in arrays for dim in array.dims]
-                raise self._misfit(place, node, value, scope, dims)
-            return
+        dims = [dim for array in arrays_of(leaf) for dim in array.dims]
         try:
             found, structure = leaves(node, value)
         except Exception:  # keys that cannot be sorted, or a node that raises
             raise self._misfit(place, node, value, scope) from None
+        if any(dim.is_by_path for dim in dims):
+            outline, check = jax.tree.map(stand_in, value), for_any_library(node)
+            if not self._asked(outline, check, place, node, scope):
+                raise self._misfit(place, node, value, scope, dims)
+            scope.passed.append((outline, check))
+            return
         if name is not None:
-            outline = jax.tree.unflatten(structure, [0] * len(found))
-            if not self._fits(outline, PyTree[Any, name], place, node, scope):
+            outline, check = jax.tree.unflatten(structure, [0] * len(found)), PyTree[Any, name]
+            if not self._asked(outline, check, place, node, scope):
                 raise self._misfit(place, node, value, scope, structures=name.split())
+            scope.passed.append((outline, check))
             if name.isidentifier():
                 fixed = Fixed(_outline(structure), str(place))
                 scope.structures.setdefault(name, fixed)
@@ -309,26 +336,36 @@ class _Check:
         )
 
 
-def _arrays_of(node: Node | None) -> list[ArrayHint]:
-    """The array types of a leaf."""
-    parts = [x for _, x in node.alternatives] if isinstance(node, UnionHint) else [node]
-    return [x for x in parts if isinstance(x, ArrayHint)]
-
-
 def _is_left_alone(value: Any, hint: Any) -> bool:
     """Whether a value fits a hint without arrays, as far as beartype knows such hints.
 
     A Python number that is differentiated is an array, as is an array of NumPy's.
     """
     if isinstance(value, jax.Array):
-        if hint in {float, complex}:
-            return value.shape == () and is_inexact(value.dtype)
         if hint is np.ndarray or typing.get_origin(hint) is np.ndarray:
             return True
+        if isinstance(hint, type) and issubclass(hint, np.generic):
+            return value.shape == () and jnp.issubdtype(value.dtype, np.inexact)
     try:
-        return is_bearable(value, hint, conf=_CONF)
+        return is_bearable(jax.tree.map(_number, value), hint, conf=_CONF)
     except Exception:  # a hint that beartype cannot check says nothing
         return True
+
+
+def _number(leaf: Any) -> Any:
+    """A Python number of the kind of a scalar, and anything else as it is."""
+    if not (isinstance(leaf, (jax.Array, np.generic)) and leaf.shape == ()):
+        return leaf
+    return np.zeros((), leaf.dtype).item() if leaf.dtype.kind in "biufc" else leaf
+
+
+def _why(error: Exception, dims: Iterable[Dim], scope: Scope) -> str:
+    """What is wrong with an annotation that cannot be checked."""
+    for dim in dims:
+        unknown = [repr(name) for name in dim.reads if name not in scope.sizes]
+        if unknown:
+            return f"{dim.text!r} reads {' and '.join(unknown)}, which no argument fixes"
+    return _first_sentence(error)
 
 
 def _at_once(dims: Iterable[Dim], value: Any) -> list[str]:

@@ -1,10 +1,11 @@
 """Values along their hints: parts with their nodes, and arrays with their annotations."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any, cast, is_typeddict
+from typing import Any, Union, cast, is_typeddict
 
 import jax
 import jax.tree_util as jtu
+from jaxtyping import PyTree
 
 from autodiffkit._dims import Annotation, may_have
 from autodiffkit._hints import (
@@ -153,3 +154,33 @@ def may_fit(node: Node, value: Any) -> bool:
         value = checkable(value)
         return hasattr(value, "shape") and may_have(node.hint, value.shape, value.dtype)
     return isinstance(node, TreeHint) or children(node, value) is not None
+
+
+def arrays_of(node: Node | None) -> list[ArrayHint]:
+    """The array types of a leaf."""
+    parts = [x for _, x in node.alternatives] if isinstance(node, UnionHint) else [node]
+    return [x for x in parts if isinstance(x, ArrayHint)]
+
+
+def for_any_library(node: TreeHint) -> Any:
+    """The hint of a pytree for arrays of any library."""
+    leaf = node.leaf
+    check: Any = None if leaf is None else leaf.hint
+    if isinstance(leaf, ArrayHint):
+        check = leaf.check
+    elif isinstance(leaf, UnionHint):
+        parts = ((x.check if isinstance(x, ArrayHint) else hint) for hint, x in leaf.alternatives)
+        check = Union[tuple(parts)]  # noqa: UP007  # of as many as there are
+    return PyTree[check] if node.structure is None else PyTree[check, node.structure]
+
+
+def reads_fields(node: FieldsHint) -> bool:
+    """Whether an annotation of an object reads the values of its fields."""
+    parts = (part for field in fields_of(node.hint).values() for part in arrays_of(field))
+    return any("{" in dim.text for part in parts for dim in part.dims)
+
+
+def stand_in(value: Any) -> Any:
+    """The shape and dtype of an array in its place; nothing is kept alive by it."""
+    value = checkable(value)
+    return leaf_spec((), value).struct if isinstance(value, jax.Array) else value
