@@ -154,3 +154,14 @@ def test_equinox_keeps_the_name_of_a_wrapped_function():
     wrapper = eqx.module_update_wrapper(Wrapper(named))
     assert (wrapper.__name__, wrapper.__doc__) == ("named", "Documented.")
     assert list(inspect.signature(wrapper).parameters) == ["x"]
+
+
+def test_mutable_arrays_are_told_from_others():
+    def f(x):
+        r = jax.new_ref(x)
+        return r[...] + x
+
+    equations = jax.make_jaxpr(f)(jnp.ones(2)).eqns
+    read = [compat.is_reference(x) for equation in equations for x in equation.invars]
+    assert any(read)
+    assert not all(read)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from jax import lax
 
+import autodiffkit as adk
 from autodiffkit._program import Staged, linearize
 from functions import array
 from networks import SMALL
@@ -53,6 +54,39 @@ def _(primals, tangents):
     return y, y * tangents[0]
 
 
+@jax.custom_jvp
+def asking(x):
+    return jnp.sqrt(x)
+
+
+@asking.defjvp
+def _(primals, tangents):
+    slope = 0.5 / jnp.sqrt(primals[0])
+    return asking(*primals), jnp.where(tangents[0] != 0, tangents[0] * slope, 0.0)
+
+
+@jax.custom_jvp
+def watched(x):
+    return x
+
+
+@watched.defjvp
+def _(primals, tangents):
+    jax.debug.callback(lambda t: None, tangents[0])
+    return primals[0], tangents[0]
+
+
+@jax.jit
+def block(x):
+    return jnp.sin(x) * jnp.cos(x) + x**2
+
+
+def blocks(x):
+    for _ in range(5):
+        x = block(x)
+    return x
+
+
 @pytest.mark.parametrize(
     ("function", "separated"),
     [
@@ -63,8 +97,15 @@ def _(primals, tangents):
         (lambda x: jnp.where(x > 0, ruled(x), jnp.linalg.norm(x)), True),
         (lambda x: (x, x, jnp.ones(2), lax.stop_gradient(x)), True),
         (lambda x: jnp.fft.rfft(x), True),
+        (asking, False),
+        (watched, False),
+        (blocks, False),
+        (block, True),
     ],
-    ids=["scan", "checkpoint", "cond", "loop of constants", "rules", "outputs", "complex"],
+    ids=[
+        *("scan", "checkpoint", "cond", "loop of constants", "rules", "outputs", "complex"),
+        *("a rule that asks for zeros", "a rule with an effect", "repeated jit", "one jit"),
+    ],
 )
 def test_an_equation_that_does_both_has_to_be_linearised(function, separated):
     assert check(function, X).is_separated == separated
@@ -78,3 +119,28 @@ def test_the_bytes_that_are_kept_are_those_of_computed_residuals():
     assert kept(lambda x: x * x) == 0  # the argument itself
     assert kept(jnp.sin) == X.nbytes
     assert kept(lambda x: jnp.sin(x)[0]) == X.nbytes
+
+
+def test_a_rule_that_asks_whether_a_tangent_is_zero():
+    x = jnp.array([0.25, 1.0, 4.0])
+    J = jax.jit(lambda x: adk.jacobian(asking)(x).x)(x)
+    np.testing.assert_allclose(J, jnp.diag(jnp.array([1.0, 0.5, 0.25])))
+
+
+def test_what_is_compiled_for_repeated_functions_is_as_short_as_with_jax():
+    def length(transform):
+        return len(jax.jit(transform).lower(X).as_text())
+
+    ours = length(lambda x: adk.jacobian(blocks)(x).x)
+    assert ours < 1.1 * length(jax.jacfwd(blocks))
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["eager", "jit"])
+def test_mutable_arrays_are_refused(wrap):
+    def f(x):
+        r = jax.new_ref(jnp.zeros_like(x))
+        r[...] = jnp.sin(x)
+        return r[...] * x
+
+    with pytest.raises(adk.ModeError, match=r"written to a jax\.new_ref"):
+        wrap(adk.jacobian(f))(X)

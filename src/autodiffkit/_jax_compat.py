@@ -78,6 +78,11 @@ def rule_key(value: Any) -> tuple[Any, ...] | None:
     return "rule", value.f, trees
 
 
+def is_reference(variable: Any) -> bool:
+    """Whether a variable of a jaxpr is a mutable array, made by `jax.new_ref`."""
+    return type(variable.aval).__name__ == "AbstractRef"
+
+
 def is_unspecified(sharding: Any) -> bool:
     """Whether a `jit` equation leaves it open where an array lives, as it does by default."""
     # The marker for that is an object of a class that has no public name.

@@ -13,7 +13,7 @@ import numpy as np
 from jax.extend.core import primitives
 
 from autodiffkit._jax_compat import is_unspecified, rule_key
-from autodiffkit._leaves import is_complex
+from autodiffkit._leaves import is_complex, is_inexact
 
 
 def make_jaxpr(inputs: Sequence[Any], outputs: Sequence[Any], equations: Sequence[Any]) -> Any:
@@ -112,8 +112,9 @@ def separated(jaxpr: Any, moving: int, targets: int) -> tuple[Any, Any] | None:
 
     Returns:
         A program from the other inputs to the other outputs and residuals, and one from the
-        residuals and the last inputs to the first outputs. `None` where an equation holds a
-        program, which may do both, or another output depends on the last inputs.
+        residuals and the last inputs to the first outputs. `None` where that is not all: an
+        equation holds a program, which may do both, it has an effect, or it makes something
+        other than floating-point arrays of the last inputs; or another output depends on these.
     """
     start = len(jaxpr.invars) - moving
     linear = descendants(jaxpr, jaxpr.invars[start:])
@@ -129,7 +130,7 @@ def separated(jaxpr: Any, moving: int, targets: int) -> tuple[Any, Any] | None:
         wanted.update(x for x in equation.invars if not isinstance(x, jex.Literal))
         if not any(among(equation.invars, linear)):
             first.append(equation)
-        elif has_program(equation):
+        elif has_program(equation) or equation.effects or _makes_other_than_floats(equation):
             return None
         else:
             second.append(equation)
@@ -145,6 +146,28 @@ def separated(jaxpr: Any, moving: int, targets: int) -> tuple[Any, Any] | None:
         make_jaxpr(jaxpr.invars[:start], [*others, *read], first),
         make_jaxpr([*read, *jaxpr.invars[start:]], outputs, second),
     )
+
+
+def _makes_other_than_floats(equation: Any) -> bool:
+    return not all(is_inexact(getattr(x.aval, "dtype", bool)) for x in equation.outvars)
+
+
+def is_repetitive(jaxpr: Any) -> bool:
+    """Whether a jaxpr is much longer where each call of a nested `jit` is written out."""
+    lengths: dict[int, int] = {}
+    own: dict[int, int] = {}
+
+    def length(jaxpr: Any) -> int:
+        if id(jaxpr) not in lengths:
+            called = [_to_inline(equation) for equation in jaxpr.eqns]
+            own[id(jaxpr)] = len(called)
+            lengths[id(jaxpr)] = sum(1 if x is None else length(x.jaxpr) for x in called)
+        return lengths[id(jaxpr)]
+
+    return length(jaxpr) > _REPETITIVE * sum(own.values())
+
+
+_REPETITIVE = 2  # so many times longer
 
 
 # Variables and bodies -------------------------------------------------------------

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from autodiffkit._cost import nbytes
+from autodiffkit._jax_compat import is_reference
 from autodiffkit._jaxprs import (
     among,
     calls_custom_rules,
@@ -23,6 +24,7 @@ from autodiffkit._jaxprs import (
     has_body,
     inlined,
     is_complex_linear,
+    is_repetitive,
     jaxpr_key,
     make_jaxpr,
     piece,
@@ -64,6 +66,8 @@ class Staged:
         What depends on the tangent is linear in it. But an equation that holds a program, such
         as a `scan`, computes both what does and what does not; then the answer is `None`.
         """
+        if is_repetitive(self._jaxpr.jaxpr):  # written out, it takes long to lower
+            return None
 
         def push(primals: list[Array], tangents: list[Array]) -> Any:
             outs, tangents, rest = jax.jvp(self, primals, tangents, has_aux=True)
@@ -75,6 +79,8 @@ class Staged:
         if parts is None:
             return None
         first, second = parts
+        if any(is_reference(x) for equation in first.eqns for x in equation.outvars):
+            return None
         evaluate = functools.partial(jex.jaxpr_as_fun(jex.ClosedJaxpr(first, ())), *constants)
         return Linearization(evaluate, self._count, first, Program(second, len(structs)), True)
 
@@ -165,6 +171,8 @@ class Linear(eqx.Module):
 def as_linear(function: Callable[..., list[Array]], sources: Sequence[Any]) -> Linear:
     """Traces a linear function; what it closes over becomes its residuals."""
     jaxpr, constants = inlined(jax.make_jaxpr(function)(*sources))
+    if any(is_reference(x) for equation in jaxpr.eqns for x in equation.invars):
+        raise NotImplementedError("what depends on the inputs is written to a jax.new_ref")
     return Linear(constants, Program(jaxpr, len(sources)))
 
 
