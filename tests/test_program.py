@@ -127,6 +127,12 @@ def test_a_rule_that_asks_whether_a_tangent_is_zero():
     np.testing.assert_allclose(J, jnp.diag(jnp.array([1.0, 0.5, 0.25])))
 
 
+def test_without_values_of_tangents_such_a_rule_is_refused():
+    for transform in (adk.jacobian, adk.linearize):
+        with pytest.raises(adk.ModeError, match=r"can be followed under jax\.jit only"):
+            transform(asking)(X + 1)
+
+
 def test_what_is_compiled_for_repeated_functions_is_as_short_as_with_jax():
     def length(transform):
         return len(jax.jit(transform).lower(X).as_text())

@@ -244,6 +244,22 @@ class Program:
         """The variables that depend on the tangents."""
         return descendants(self.jaxpr, self.jaxpr.invars[len(self.residuals) :])
 
+    @property
+    def asks_of_tangents(self) -> bool:
+        """Whether an equation makes a boolean or an integer of a tangent, and another reads it.
+
+        A rule of the user's may ask whether a tangent is zero. Parts of such a program do not
+        add up.
+        """
+        asked = {
+            variable
+            for equation in self.jaxpr.eqns
+            if any(among(equation.invars, self.linear)) and not has_body(equation)
+            for variable in equation.outvars
+            if not is_inexact(getattr(variable.aval, "dtype", float))
+        }
+        return any(any(among(equation.invars, asked)) for equation in self.jaxpr.eqns)
+
     @functools.cached_property
     def has_rules(self) -> bool:
         """Whether a `jax.custom_vjp` is in it, whose rule may not be linear."""

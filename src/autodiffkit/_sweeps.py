@@ -61,6 +61,10 @@ class EagerSweeps:
 
     def __init__(self, function: FlatFunction, primals: Sequence[Array]) -> None:
         self.linearized = linearize(function, primals)
+        if self.linearized[2].program.asks_of_tangents:
+            raise NotImplementedError(
+                "a rule asks whether a tangent is zero, which can be followed under jax.jit only"
+            )
 
     def name(self, ends: Ends) -> "EagerSweeps":
         """Says what the inputs and outputs are, which is known once the function has run."""
