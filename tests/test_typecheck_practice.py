@@ -131,6 +131,13 @@ def test_what_a_partial_hides_fixes_no_name():
     refuses(f, X, X)
 
 
+def test_an_annotation_that_reads_what_a_partial_hides_is_left_alone():
+    def f(knots: Float[Array, "n"], values: Float[Array, "n-1 m"]) -> Float[Array, "m"]:
+        return values[0] * knots[0]
+
+    passes(functools.partial(f, X), jnp.ones((2, 3)))
+
+
 def test_arguments_that_are_annotated_together():
     def f(*args: *tuple[Vector, Float[Array, "n m"]]) -> Float[Array, "m"]:
         return args[0] @ args[1]

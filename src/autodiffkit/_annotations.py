@@ -172,8 +172,7 @@ def _parts(
             yield from _inside(lambda x: PyTree[x], leaf, path, scope, root)
         case ItemsHint(kind=kind, item=item):
             generic: Any = kind
-            rest = (...,) if kind is tuple else ()
-            wrap = (lambda x: generic[x, *rest]) if rest else (lambda x: generic[x])
+            wrap = (lambda x: generic[x, ...]) if kind is tuple else (lambda x: generic[x])
             yield from _inside(wrap, item, path, scope, root)
         case MappingHint(hint=hint, kind=kind, value=value):
             generic, (key, _) = kind, typing.get_args(hint) or (str, None)

@@ -135,17 +135,17 @@ def derivative_of(output: Annotation | None, *sources: Annotation | None) -> Arr
         variadic dimensions, dimensions by path, expressions of names that come later, or the
         same name in two meanings.
     """
-    annotations = [output, *sources]
-    if any(annotation is None for annotation in annotations):
+    found = [annotation for annotation in (output, *sources) if annotation is not None]
+    if len(found) <= len(sources):
         return None
-    found = [annotation for annotation in annotations if annotation is not None]
     dims = [dims_of(annotation.hint.dim_str) for annotation in found]
-    if not _is_valid(list(itertools.chain(*dims))) or not _is_unambiguous(found, dims):
+    every = list(itertools.chain(*dims))
+    if not _is_valid(every) or not _is_unambiguous(found, dims):
         return None
     kind = _kind([annotation.hint for annotation in found])
     if kind is None:
         return None
-    return kind[Array, " ".join(dim.text for dim in itertools.chain(*dims))]
+    return kind[Array, " ".join(dim.text for dim in every)]
 
 
 def _is_valid(dims: Sequence[Dim]) -> bool:

@@ -32,7 +32,7 @@ from autodiffkit._linear_map import StructuredMap
 from autodiffkit._paths import Path, all_parts, component, names_part, show
 from autodiffkit._signature import BoundCall
 from autodiffkit._trees import Tree, Values
-from autodiffkit._typecheck import checked, is_enabled, result_node
+from autodiffkit._typecheck import checked, result_node
 from autodiffkit._walk import annotations_of
 
 
@@ -72,7 +72,7 @@ class FlatCall:
 
     def __call__(self, *selected: Array) -> tuple[list[Array], list[Any]]:
         """Runs the user's function: the outputs to differentiate, and the other arrays."""
-        out = self._bound.evaluate(selected, self._check if self._is_to_be_checked else None)
+        out = self._bound.evaluate(selected, None if self._bound.hints.is_checked else self._check)
         aux: Any = None
         if self._options.has_aux:
             if not isinstance(out, tuple) or len(out) != 2:
@@ -93,10 +93,6 @@ class FlatCall:
         self._passive = [_Traced if is_array(x) else x for x in (*leaves, *aux_leaves)]
         rest = [x for x in (*leaves, *aux_leaves) if is_array(x)]
         return differentiated, rest
-
-    @property
-    def _is_to_be_checked(self) -> bool:
-        return self._options.typecheck and is_enabled() and not self._bound.hints.is_checked
 
     def _check(self, arguments: dict[str, Any], run: Callable[[], Any]) -> Any:
         bound, has_aux = self._bound, self._options.has_aux

@@ -18,12 +18,11 @@ from autodiffkit._hints import (
     ItemsHint,
     MappingHint,
     Node,
-    TreeHint,
-    TupleHint,
     UnionHint,
     has_annotated_fields,
     is_unpacked,
     parse,
+    parts_of,
     resolved,
 )
 
@@ -66,18 +65,11 @@ def _have_a_class_in_common(nodes: Iterable[Node | None], others: Iterable[Node 
 
 def _classes(node: Node | None) -> list[type]:
     """The classes of objects in a hint."""
-    match node:
-        case FieldsHint(hint=kind):
-            return [kind]
-        case UnionHint(alternatives=alternatives):
-            parts = [part for _, part in alternatives]
-        case TupleHint(items=items, tail=tail):
-            parts = [*items, tail]
-        case TreeHint(leaf=part) | ItemsHint(item=part) | MappingHint(value=part):
-            parts = [part]
-        case _:
-            parts = []
-    return [kind for part in parts for kind in _classes(part)]
+    if node is None:
+        return []
+    if isinstance(node, FieldsHint):
+        return [node.hint]
+    return [kind for part in parts_of(node) for kind in _classes(part)]
 
 
 def _is_of_equinox(kind: type) -> bool:

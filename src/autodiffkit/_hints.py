@@ -201,15 +201,24 @@ def _has_arrays(node: Node | None, seen: set[Any]) -> bool:
         case TreeHint(structure=str()):
             return True
         case FieldsHint(hint=kind):
-            parts = () if kind in seen else tuple(_raw_fields(kind).values())
+            parts = [] if kind in seen else list(_raw_fields(kind).values())
             seen.add(kind)
-        case UnionHint(alternatives=alternatives):
-            parts = tuple(part for _, part in alternatives)
-        case TupleHint(items=items, tail=tail):
-            parts = (*items, tail)
-        case TreeHint(leaf=part) | ItemsHint(item=part) | MappingHint(value=part):
-            parts = (part,)
+        case _:
+            parts = parts_of(node)
     return any(_has_arrays(part, seen) for part in parts)
+
+
+def parts_of(node: Node) -> list[Node | None]:
+    """The nodes of alternatives and of what is in a container; of a class, none."""
+    match node:
+        case UnionHint(alternatives=alternatives):
+            return [part for _, part in alternatives]
+        case TupleHint(items=items, tail=tail):
+            return [*items, tail]
+        case TreeHint(leaf=part) | ItemsHint(item=part) | MappingHint(value=part):
+            return [part]
+        case _:
+            return []
 
 
 def describe(hint: Any) -> str:  # noqa: PLR0911  # as above

@@ -1,5 +1,6 @@
 """Where names of dimensions mean one thing, and what fixed each of them."""
 
+import contextlib
 import dataclasses
 import functools
 import keyword
@@ -65,11 +66,13 @@ class Scope:
     passed: list[tuple[Any, Any]] = dataclasses.field(default_factory=list[tuple[Any, Any]])
     waiting: list[Waiting] | None = dataclasses.field(default_factory=list[Waiting])
 
-    def has_to_wait(self, dims: Iterable[Dim]) -> bool:
-        """Whether names are read that nothing has fixed so far."""
-        return self.waiting is not None and any(
-            name not in self.sizes for dim in dims for name in dim.reads
-        )
+    def puts_aside(self, dims: Iterable[Dim], waiting: Waiting) -> bool:
+        """Whether names are read that nothing has fixed so far; then it waits, if it may."""
+        unknown = any(name not in self.sizes for dim in dims for name in dim.reads)
+        if self.waiting is None or not unknown:
+            return False
+        self.waiting.append(waiting)
+        return True
 
     def copied(self) -> "Scope":
         """The same, to try what fits."""
@@ -86,7 +89,8 @@ class Scope:
 
         def run() -> T:
             for value, hint in self.passed:
-                isinstance(value, hint)  # which fixes the names
+                with contextlib.suppress(Exception):  # it reads what a partial hides
+                    isinstance(value, hint)  # which fixes the names
             return body()
 
         return _in_context(self.names, run)

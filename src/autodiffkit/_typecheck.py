@@ -113,15 +113,9 @@ def _results(node: Node | None, out: Any, *, has_aux: bool) -> list[tuple[str, N
     """What a function returned, in one or two parts."""
     if not has_aux:
         return [("output", node, out)]
-    nodes, is_pair = _pair(node), isinstance(out, tuple) and len(cast("Sized", out)) == 2
-    return (
-        [
-            (kind, part, x)
-            for kind, part, x in zip(("output", "auxiliary data"), nodes, out, strict=True)
-        ]
-        if is_pair
-        else []
-    )
+    if not isinstance(out, tuple) or len(cast("Sized", out)) != 2:
+        return []
+    return list(zip(("output", "auxiliary data"), _pair(node), out, strict=True))
 
 
 def _pair(node: Node | None) -> tuple[Node | None, Node | None]:
@@ -205,11 +199,14 @@ class _Check:
     def _array(self, node: ArrayHint, value: Any, place: Place, scope: Scope) -> None:
         if any(dim.is_by_path for dim in node.dims):  # has no meaning by itself
             return
-        if scope.waiting is not None and scope.has_to_wait(node.dims):
-            scope.waiting.append((node, value, place, False))
+        if scope.puts_aside(node.dims, (node, value, place, False)):
             return
         if not self._fits(value, place, node, scope):
             raise self._misfit(place, node, value, scope, node.dims)
+        self._fix(node, value, place, scope)
+
+    def _fix(self, node: ArrayHint, value: Any, place: Place, scope: Scope) -> None:
+        """Remembers what an array that fits has fixed."""
         struct = stand_in(value)
         if any(dim.is_broadcast or dim.name not in scope.sizes for dim in node.dims if dim.name):
             scope.passed.append((struct, node.check))
@@ -237,16 +234,16 @@ class _Check:
     def _union(
         self, node: UnionHint, value: Any, place: Place, scope: Scope, *, shared: bool
     ) -> None:
-        arrays = [x for _, x in node.alternatives if isinstance(x, ArrayHint)]
-        if scope.waiting is not None and any(scope.has_to_wait(x.dims) for x in arrays):
-            scope.waiting.append((node, value, place, shared))
+        arrays = arrays_of(node)
+        dims = [dim for array in arrays for dim in array.dims]
+        if scope.puts_aside(dims, (node, value, place, shared)):
             return
         others = [hint for hint, x in node.alternatives if x is None]
         if any(_is_left_alone(value, hint) for hint in others):
             return
         for array in arrays:
             if self._fits(value, place, array, scope):
-                self._array(array, value, place, scope)
+                self._fix(array, value, place, scope)
                 return
         containers = [
             x
@@ -260,8 +257,7 @@ class _Check:
                 self.value(container, value, place, scope, shared=shared)
                 return
             cause = error.__cause__
-        names = [dim for array in arrays for dim in array.dims]
-        error = self._misfit(place, node, value, scope, names)
+        error = self._misfit(place, node, value, scope, dims)
         error.__cause__ = error.__cause__ or cause
         raise error
 
