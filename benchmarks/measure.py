@@ -1,21 +1,21 @@
 """Timing: variants visited in random order within each repeat, so that all see the same noise."""
 
+import inspect
 import math
 import random
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from problems import Problem
+from problem import Problem
 
 import autodiffkit as adk
 
 OURS = "adk"
-HESSIAN = "hessian"
-TWICE = "rev of rev"
+BY_HAND = "by hand"
 
 _BUDGET = 2.0  # seconds for the repeats of one problem
 _FIRST_BUDGET = 2.0  # seconds after which no first call is repeated
@@ -61,18 +61,18 @@ class PlanInShort(NamedTuple):
 class Result(NamedTuple):
     """What was measured of a problem.
 
-    `ratio` is the better plain mode's time over ours, or that of `jax.hessian`, from pairs of
-    the same repeat; above 1 we were faster. `twice_reverse` is the same for reverse mode of
-    reverse mode, a way to Hessians for which JAX has no function. `first_ratio` is our first
-    call over that of the same mode, `deviation` the largest difference between the blocks,
-    relative to the largest entry. Without plain modes to compare with, these are `None`.
+    `best` is the better plain mode, or what was written by hand where there is none. `ratio` is
+    its time over ours, from pairs of the same repeat; above 1 we were faster. `over_hand` is our
+    time over that of what was written by hand. `first_ratio` is our first call over that of
+    `best`, `deviation` the largest difference between the blocks, relative to the largest
+    entry. Without anything to compare with, these are `None`.
     """
 
     timings: dict[str, Timing]
     plan: PlanInShort
     best: str | None = None
     ratio: Spread | None = None
-    twice_reverse: float | None = None
+    over_hand: Spread | None = None
     first_ratio: float | None = None
     deviation: float | None = None
     repeats: int = 0
@@ -84,24 +84,23 @@ def compare(problem: Problem, repeats: int | None = None) -> Result:
     calls, first = first_calls(problem, variants(problem))
     values = {name: jax.block_until_ready(call(*problem.arguments)) for name, call in calls.items()}
     pilot = {name: _pilot(call, problem.arguments) for name, call in calls.items()}
-    fastest = min(seconds for name, seconds in pilot.items() if name != OURS)
-    kept = [name for name in calls if name in (OURS, HESSIAN) or pilot[name] <= _HOPELESS * fastest]
+    kept = _worth_timing(pilot)
     batch = min(_BATCH, math.ceil(_SAMPLE / min(pilot.values())))
     if repeats is None:
         fitting = int(_BUDGET / (batch * sum(pilot[name] for name in kept)))
         repeats = min(max(fitting, _REPEATS[0]), _REPEATS[-1])
     warm = _interleaved({name: calls[name] for name in kept}, problem.arguments, repeats, batch)
     medians = {**pilot, **{name: statistics.median(seconds) for name, seconds in warm.items()}}
-    plain = [name for name in kept if name not in (OURS, TWICE)]
-    best = min(plain, key=medians.__getitem__)
+    best = min(_plain(warm) or [BY_HAND], key=medians.__getitem__)
+    others = {best, BY_HAND} & set(values)
     return Result(
         timings={name: Timing(medians[name], first[name]) for name in calls},
         plan=plan_of(problem),
         best=best,
-        ratio=spread([b / a for a, b in zip(warm[OURS], warm[best], strict=True)]),
-        twice_reverse=None if TWICE not in calls else medians[TWICE] / medians[OURS],
+        ratio=_ratio(warm[best], warm[OURS]),
+        over_hand=_ratio(warm[OURS], warm[BY_HAND]) if BY_HAND in warm else None,
         first_ratio=first[OURS] / first[best],
-        deviation=deviation(values[OURS], values[best]),
+        deviation=max(deviation(values[OURS], values[name]) for name in others),
         repeats=repeats,
         batch=batch,
     )
@@ -119,29 +118,44 @@ def compare_first_calls(problem: Problem, *, slow: bool) -> Result:
 
 
 def variants(problem: Problem) -> dict[str, Callable[..., Any]]:
-    """The derivative by all arguments: ours, and each way to have it from plain JAX."""
-    f, count = problem.function, len(problem.arguments)
-    argnums = 0 if count == 1 else tuple(range(count))
-    transform = adk.jacobian(f) if problem.order == 1 else adk.hessian(f)
+    """The derivative by all arguments: ours, plain JAX's, and what was written by hand."""
+    names = list(inspect.signature(problem.function).parameters)
+    argnums = 0 if len(names) == 1 else tuple(range(len(names)))
+    transform = _transform(problem)
 
     def blocks(*arguments: Any) -> Any:
         # Blocks alone on all sides: the value, which comes along here, would be extra there.
-        return transform(*arguments).to_jax(argnums)
+        result = transform(*arguments)
+        if problem.layout == "dense":
+            return result.to_jax(argnums)
+        return result[names[0]] if argnums == 0 else tuple(result[name] for name in names)
 
+    found = {OURS: blocks, **_plain_modes(problem, argnums)}
+    if problem.by_hand is not None:
+        found[BY_HAND] = problem.by_hand.function
+    return found
+
+
+def _plain_modes(problem: Problem, argnums: int | tuple[int, ...]) -> dict[str, Callable[..., Any]]:
+    if problem.layout != "dense":
+        return {}
+    f = problem.function
     if problem.order == 1:
-        return {OURS: blocks, "fwd": jax.jacfwd(f, argnums), "rev": jax.jacrev(f, argnums)}
-    gradient = jax.jacrev(f, argnums)
-    return {
-        OURS: blocks,
-        HESSIAN: jax.hessian(f, argnums),
-        TWICE: jax.jacrev(gradient, argnums),
-    }
+        return {"fwd": jax.jacfwd(f, argnums), "rev": jax.jacrev(f, argnums)}
+    twice = jax.jacrev(jax.jacrev(f, argnums), argnums)
+    return {"hessian": jax.hessian(f, argnums), "rev of rev": twice}
+
+
+def _transform(problem: Problem) -> Callable[..., Any]:
+    make: Callable[..., Any] = adk.jacobian if problem.order == 1 else adk.hessian
+    options = {} if problem.layout == "dense" else {"layout": problem.layout}
+    return make(problem.function, **options)
 
 
 def plan_of(problem: Problem) -> PlanInShort:
     """The plan that our variant follows."""
-    transform = adk.jacobian if problem.order == 1 else adk.hessian
-    plan = transform(problem.function).plan(*problem.arguments)
+    transform: Any = _transform(problem)
+    plan = transform.plan(*problem.arguments)
     return PlanInShort(plan.mode, plan.forward_sweeps, plan.reverse_sweeps, plan.cut_size)
 
 
@@ -170,6 +184,17 @@ def first_calls(
     return in_order, {name: statistics.median(seconds[name]) for name in functions}
 
 
+def _plain(names: Iterable[str]) -> list[str]:
+    return [name for name in names if name not in (OURS, BY_HAND)]
+
+
+def _worth_timing(pilot: dict[str, float]) -> list[str]:
+    """All variants but the plain modes that are far behind the other."""
+    fastest = min((pilot[name] for name in _plain(pilot)), default=0.0)
+    hopeless = [name for name in _plain(pilot) if pilot[name] > _HOPELESS * fastest]
+    return [name for name in pilot if name not in hopeless]
+
+
 def _interleaved(
     calls: dict[str, Callable[..., Any]], arguments: tuple[Any, ...], repeats: int, batch: int
 ) -> dict[str, list[float]]:
@@ -193,6 +218,10 @@ def _sample(call: Callable[..., Any], arguments: tuple[Any, ...], batch: int) ->
 
 def _pilot(call: Callable[..., Any], arguments: tuple[Any, ...]) -> float:
     return statistics.median(_sample(call, arguments, 1) for _ in range(5))
+
+
+def _ratio(numerator: list[float], denominator: list[float]) -> Spread:
+    return spread([a / b for a, b in zip(numerator, denominator, strict=True)])
 
 
 def spread(values: list[float]) -> Spread:

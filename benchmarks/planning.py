@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-from problems import Draw, long_program
+from problem import Draw
+from problems import long_program
 
 import autodiffkit as adk
 

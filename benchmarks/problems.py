@@ -1,88 +1,54 @@
-"""The functions that are differentiated, and what is promised for each."""
+"""The problems, group by group, and what is promised for each."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
-
+import formulas
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from problem import COMPILATION, CUT, STRUCTURE, ByHand, Draw, Problem
 
-CUT = "where a cut helps"
-NO_CUT = "where no cut helps"
-COMPILATION = "compilation"
-
-# Where no cut helps, the chosen plan is a plain mode's and may cost little on top of it.
-_NO_LOSS = 0.95
-
-
-class Problem(NamedTuple):
-    """A function and the arguments at which it is differentiated, by all of them.
-
-    `order` 2 means the Hessian. `target` is the smallest promised ratio to the better plain
-    mode; in the group `COMPILATION`, the most seconds that the first call may take.
-    """
-
-    name: str
-    function: Callable[..., Any]
-    arguments: tuple[Any, ...]
-    order: int = 1
-    target: float | None = None
-    group: str = NO_CUT
+# Where the chosen plan is a plain mode's, it may cost little on top of it.
+_NO_LOSS = 0.97
+_LITTLE_LOSS = 0.95  # in calls so short that a few kernels more or less are noise
 
 
 def problems() -> list[Problem]:
     """Functions of research practice, in shapes that plain modes are good and bad at."""
     draw = Draw(0)
-    return [*_where_a_cut_helps(draw), *_where_no_cut_helps(draw), *_compilation(draw)]
-
-
-class Draw:
-    """Random arrays in float32, scaled so that products with them keep their size."""
-
-    def __init__(self, seed: int) -> None:
-        """Starts a stream that is the same in every run."""
-        self._generator = np.random.default_rng(seed)
-
-    def normal(self, *shape: int) -> Array:
-        """Normal numbers over the root of the last dimension."""
-        drawn = self._generator.standard_normal(shape) / max(1, *shape[-1:]) ** 0.5
-        return jnp.asarray(drawn, jnp.float32)
-
-    def labels(self, count: int) -> Array:
-        """Zeros and ones."""
-        return jnp.asarray(self._generator.integers(0, 2, count), jnp.float32)
-
-
-# Where a cut helps ------------------------------------------------------------
+    return [
+        *_where_a_cut_helps(draw),
+        *_where_structure_helps(draw),
+        *_where_nothing_may_be_lost(draw),
+        *_compilation(draw),
+    ]
 
 
 def _where_a_cut_helps(draw: Draw) -> list[Problem]:
     return [
         Problem(
             "autoencoder 1000-500-8-500-1000",
-            network(draw, 1000, 500, 8, 500, 1000),
+            formulas.network(draw, 1000, 500, 8, 500, 1000),
             (draw.normal(1000),),
             target=10.0,
             group=CUT,
         ),
         Problem(
             "x[2000], t to vector(t), scalar(x, t)",
-            trajectory_and_energy(draw),
+            formulas.trajectory_and_energy(draw),
             (draw.normal(2000), jnp.asarray(0.7, jnp.float32)),
             target=20.0,
             group=CUT,
         ),
         Problem(
             "1000 latents pooled to 10, 50 gains",
-            decoded_rows(draw),
+            formulas.decoded_rows(draw),
             (draw.normal(1000), draw.normal(50)),
             target=3.0,
             group=CUT,
         ),
         Problem(
             "Hessian of a GLM, 20 rows by 2000",
-            logistic_loss(20 * draw.normal(20, 2000), draw.labels(20)),
+            formulas.logistic_loss(20 * draw.normal(20, 2000), draw.labels(20)),
             (draw.normal(2000),),
             order=2,
             target=2.0,
@@ -91,162 +57,96 @@ def _where_a_cut_helps(draw: Draw) -> list[Problem]:
     ]
 
 
-def network(draw: Draw, *widths: int) -> Callable[[Array], Array]:
-    """Layers of these widths with tanh between them, as a function of the input."""
-    sizes = zip(widths[1:], widths[:-1], strict=True)
-    *hidden, last = [draw.normal(rows, columns) for rows, columns in sizes]
-
-    def forward(x: Array) -> Array:
-        for W in hidden:
-            x = jnp.tanh(W @ x)
-        return last @ x
-
-    return forward
-
-
-def trajectory_and_energy(draw: Draw) -> Callable[[Array, Array], tuple[Array, Array]]:
-    """A path by time, which does not know the state, and an energy, which does: two cuts of 1."""
-    frequencies, decode = draw.normal(1000), draw.normal(2000, 1000)
-
-    def both(x: Array, t: Array) -> tuple[Array, Array]:
-        path = jnp.tanh(decode @ jnp.sin(1000**0.5 * frequencies * t))
-        energy = jnp.sum(jnp.cos(x * t) ** 2)
-        return path, energy
-
-    return both
-
-
-def decoded_rows(draw: Draw) -> Callable[[Array, Array], Array]:
-    """Rows decoded from 10 pooled latents, each with a gain of its own: a cut of 10 and 50."""
-    pool, decode = draw.normal(10, 1000), network(draw, 10, 200, 50 * 100)
-
-    def rows(latents: Array, gains: Array) -> Array:
-        fields = decode(pool @ latents).reshape(50, 100)
-        return jnp.tanh(jnp.exp(gains)[:, None] * fields)
-
-    return rows
-
-
-def logistic_loss(X: Array, y: Array) -> Callable[[Array], Array]:
-    """The negative log-likelihood of a generalised linear model with a logistic link."""
-
-    def loss(w: Array) -> Array:
-        scores = X @ w
-        return jnp.sum(jax.nn.softplus(scores) - y * scores)
-
-    return loss
-
-
-# Where no cut helps -----------------------------------------------------------
-
-
-def _where_no_cut_helps(draw: Draw) -> list[Problem]:
-    weights = {"W": draw.normal(35, 10), "b": draw.normal(35), "v": draw.normal(35)}
+def _where_structure_helps(draw: Draw) -> list[Problem]:
+    layer, layer_by_hand = formulas.dense_layer(draw, 1000)
+    batched, row_by_row = formulas.batched_network(draw, 32, 64, 16)
+    batch = draw.normal(64, 32)
+    X = 5 * draw.normal(2000, 300)
     rows = [
-        ("MLP 128-128-128-128", network(draw, 128, 128, 128, 128), draw.normal(128)),
-        ("residual network, 6 of 128", residual_network(draw, 6, 128), draw.normal(128)),
-        ("square layer, 200 by 200", layer(draw, 200, 200), draw.normal(200)),
-        ("tall regression, 2000 by 20", layer(draw, 2000, 20), draw.normal(20)),
-        ("wide regression, 20 by 2000", layer(draw, 20, 2000), draw.normal(2000)),
-        ("elementwise, 1000", lambda x: jnp.sin(x) * jnp.exp(-x), draw.normal(1000)),
-        ("two convolutions, 16 by 16", convolution(draw), draw.normal(16, 16)),
-        ("ODE rollout by scan, 1000 steps", rollout, jnp.asarray([1.0, 0.0], jnp.float32)),
-        ("scalar by scalar, 5", coupled_by_index, draw.normal(5)),
-        ("scalar by scalar, 20", coupled_by_index, draw.normal(20)),
-        ("scalar by scalar, 100", coupled_by_index, draw.normal(100)),
-        ("extended Rosenbrock, 20", rosenbrock_residuals, draw.normal(20)),
-        ("Broyden tridiagonal, 50", broyden_residuals, draw.normal(50)),
-    ]
-    hessians = [
-        ("Hessian of an MLP, 420", mlp_loss(draw), weights),
-        (
-            "Hessian of logistic regression, 30",
-            logistic_loss(5 * draw.normal(500, 30), draw.labels(500)),
-            draw.normal(30),
+        Problem(
+            "tanh(W @ x + b), 1000 by 1000, by x and b",
+            layer,
+            (draw.normal(1000), draw.normal(1000)),
+            target=20.0,
+            by_hand=ByHand("s[:, None] * W, diag(s)", layer_by_hand, at_most=1.5),
+        ),
+        Problem("batch of 64, 32-64-16", batched, (batch,), target=5.0),
+        Problem(
+            "batch of 64, 32-64-16, compact",
+            batched,
+            (batch,),
+            by_hand=ByHand("vmap(jacrev)", row_by_row, at_most=1.3),
+            layout="compact",
+        ),
+        Problem(
+            "softplus residuals, 5000 by 50",
+            formulas.softplus_residuals(draw, 5000, 50),
+            (draw.normal(50),),
+            target=2.0,
+        ),
+        Problem(
+            "MLP 128-128-128-128",
+            formulas.network(draw, 128, 128, 128, 128),
+            (draw.normal(128),),
+            target=1.2,
+        ),
+        Problem(
+            "Hessian of logistic regression, 300",
+            formulas.logistic_loss(X, draw.labels(2000)),
+            (draw.normal(300),),
+            order=2,
+            target=1.7,
+            by_hand=ByHand("(X.T * s) @ X", formulas.logistic_hessian(X), at_most=1.2),
+        ),
+        Problem(
+            "Hessian of an MLP, 420",
+            formulas.mlp_loss(draw),
+            ({"W": draw.normal(35, 10), "b": draw.normal(35), "v": draw.normal(35)},),
+            order=2,
+            target=2.0,
         ),
     ]
-    return [
-        *(Problem(name, f, (x,), target=_NO_LOSS) for name, f, x in rows),
-        *(Problem(name, f, (x,), order=2, target=_NO_LOSS) for name, f, x in hessians),
+    return [problem._replace(group=STRUCTURE) for problem in rows]
+
+
+def _where_nothing_may_be_lost(draw: Draw) -> list[Problem]:
+    no_loss = [
+        ("elementwise, 3000", lambda x: jnp.sin(x) * jnp.exp(-x), draw.normal(3000)),
+        ("two convolutions, 16 by 16", formulas.convolution(draw), draw.normal(16, 16)),
+        ("residual network, 6 of 128", formulas.residual_network(draw, 6, 128), draw.normal(128)),
+        (
+            "ODE rollout by scan, 1000 steps",
+            formulas.rollout,
+            jnp.asarray([1.0, 0.0], jnp.float32),
+        ),
+        (
+            "recurrent network by scan, 100 of 32",
+            formulas.recurrent_network(draw, 100, 32),
+            draw.normal(32),
+        ),
     ]
-
-
-def residual_network(draw: Draw, depth: int, width: int) -> Callable[[Array], Array]:
-    """Blocks that add to what they were given."""
-    blocks = [(draw.normal(width, width), draw.normal(width, width)) for _ in range(depth)]
-
-    def forward(x: Array) -> Array:
-        for first, second in blocks:
-            x += second @ jnp.tanh(first @ x)
-        return x
-
-    return forward
-
-
-def layer(draw: Draw, rows: int, columns: int) -> Callable[[Array], Array]:
-    """One layer, or the predictions of a regression with a row for each observation."""
-    W = draw.normal(rows, columns)
-    return lambda x: jnp.tanh(W @ x)
-
-
-def convolution(draw: Draw) -> Callable[[Array], Array]:
-    """Two convolutions of an image through 4 channels."""
-    first, second = draw.normal(4, 1, 3, 3), draw.normal(1, 4, 3, 3)
-
-    def filtered(image: Array) -> Array:
-        channels = jax.lax.conv(image[None, None], first, (1, 1), "SAME")
-        return jax.lax.conv(jnp.tanh(channels), second, (1, 1), "SAME")[0, 0]
-
-    return filtered
-
-
-def rollout(state: Array) -> Array:
-    """A pendulum after 1000 steps."""
-
-    def step(state: Array, _: None) -> tuple[Array, None]:
-        return state + 0.01 * jnp.stack([state[1], -jnp.sin(state[0])]), None
-
-    return jax.lax.scan(step, state, length=1000)[0]
-
-
-def coupled_by_index(x: Array) -> Array:
-    """Couplings written as people write formulas, one entry after the other."""
-    n = len(x)
-    return jnp.stack([x[i] * x[(i + 3) % n] + jnp.sin(x[i]) for i in range(n)])
-
-
-def rosenbrock_residuals(x: Array) -> Array:
-    """Extended Rosenbrock, no. 21 of Moré, Garbow and Hillstrom (1981)."""
-    pairs = [(10 * (x[i + 1] - x[i] ** 2), 1 - x[i]) for i in range(0, len(x), 2)]
-    return jnp.stack([residual for pair in pairs for residual in pair])
-
-
-def broyden_residuals(x: Array) -> Array:
-    """Broyden tridiagonal, no. 30 of Moré, Garbow and Hillstrom (1981)."""
-    n = len(x)
-    residuals: list[Array] = []
-    for i in range(n):
-        residual = (3 - 2 * x[i]) * x[i] + 1
-        if i > 0:
-            residual -= x[i - 1]
-        if i < n - 1:
-            residual -= 2 * x[i + 1]
-        residuals.append(residual)
-    return jnp.stack(residuals)
-
-
-def mlp_loss(draw: Draw) -> Callable[[dict[str, Array]], Array]:
-    """Least squares of a network with one hidden layer, by its parameters."""
-    inputs, observed = 3 * draw.normal(256, 10), draw.labels(256)
-
-    def loss(params: dict[str, Array]) -> Array:
-        hidden = jnp.tanh(inputs @ params["W"].T + params["b"])
-        return jnp.mean((hidden @ params["v"] - observed) ** 2)
-
-    return loss
-
-
-# Compilation ------------------------------------------------------------------
+    little_loss = [
+        ("square layer, 200 by 200", formulas.layer(draw, 200, 200), draw.normal(200)),
+        ("tall regression, 2000 by 20", formulas.layer(draw, 2000, 20), draw.normal(20)),
+        ("wide regression, 20 by 2000", formulas.layer(draw, 20, 2000), draw.normal(2000)),
+        ("scalar by scalar, 5", formulas.coupled_by_index, draw.normal(5)),
+        ("scalar by scalar, 20", formulas.coupled_by_index, draw.normal(20)),
+        ("scalar by scalar, 100", formulas.coupled_by_index, draw.normal(100)),
+        ("extended Rosenbrock, 20", formulas.rosenbrock_residuals, draw.normal(20)),
+        ("Broyden tridiagonal, 50", formulas.broyden_residuals, draw.normal(50)),
+    ]
+    hessian = Problem(
+        "Hessian of logistic regression, 30",
+        formulas.logistic_loss(5 * draw.normal(500, 30), draw.labels(500)),
+        (draw.normal(30),),
+        order=2,
+        target=_LITTLE_LOSS,
+    )
+    return [
+        *(Problem(name, f, (x,), target=_NO_LOSS) for name, f, x in no_loss),
+        *(Problem(name, f, (x,), target=_LITTLE_LOSS) for name, f, x in little_loss),
+        hessian,
+    ]
 
 
 def _compilation(draw: Draw) -> list[Problem]:

@@ -14,8 +14,17 @@ from typing import Any
 
 from measure import Result, compare, compare_first_calls
 from planning import measure_planning
-from problems import COMPILATION, Problem, problems
-from report import line, markdown, misses, setting, title
+from problem import COMPILATION, Problem
+from problems import problems
+from report import (
+    first_calls_in_short,
+    line,
+    markdown,
+    misses,
+    misses_together,
+    setting,
+    title,
+)
 from typecheck import measure_typecheck
 
 
@@ -40,12 +49,14 @@ def main() -> None:
         print(line(problem, result), flush=True)
     if not rows:
         sys.exit(f"No problem's name matches {options.only!r}.")
+    print("", *first_calls_in_short(rows), sep="\n")
     if options.json is not None:
         options.json.write_text(json.dumps(_as_json(rows), indent=2) + "\n", encoding="utf-8")
     if options.markdown is not None:
         options.markdown.write_text(markdown(rows), encoding="utf-8")
     if options.check:
         missed = [miss for problem, result in rows for miss in misses(problem, result)]
+        missed += misses_together(rows)
         if missed:
             sys.exit("\n".join(["", "Missed:", *missed]))
 
@@ -97,11 +108,15 @@ def _as_json(rows: list[tuple[Problem, Result]]) -> dict[str, Any]:
         "problems": {
             problem.name: {
                 "group": problem.group,
+                "layout": problem.layout,
                 "target": problem.target,
+                "by_hand": None if problem.by_hand is None else problem.by_hand.name,
+                "at_most_over_hand": None if problem.by_hand is None else problem.by_hand.at_most,
                 **result._asdict(),
                 "timings": {name: timing._asdict() for name, timing in result.timings.items()},
                 "plan": result.plan._asdict(),
                 "ratio": None if result.ratio is None else result.ratio._asdict(),
+                "over_hand": None if result.over_hand is None else result.over_hand._asdict(),
                 "missed": misses(problem, result),
             }
             for problem, result in rows

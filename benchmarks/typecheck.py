@@ -9,7 +9,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
-from problems import Draw
+from problem import Draw
 
 import autodiffkit as adk
 
