@@ -345,7 +345,7 @@ def test_entries_that_are_not_finite_are_counted_where_there_are_values():
     G = jax.jit(lambda x: [G := adk.grad(f)(x), inside.append(repr(G))][0])(0 * X)
     assert inside[0].endswith('  float32[3]  Float[Array, "n"]')
     assert repr(G).endswith('  float32[3] (3 of 3 not finite)  Float[Array, "n"]')
-    assert " float32[3, 3] (3 of 9 not finite)  " in repr(hes(f)(X.at[1].set(0.0)).x)
+    assert " float32[3, 3] (1 of 9 not finite)  " in repr(hes(f)(X.at[1].set(0.0)).x)
     assert repr(hes(lambda p: jnp.log(sum(p)))([0.0] * 20)).count(" (1 of 1 not finite)") == 24
     G.x.delete()
     assert "float32[3]" in repr(G)

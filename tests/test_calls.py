@@ -254,8 +254,8 @@ def test_what_was_chosen_is_logged(caplog):
     with caplog.at_level(logging.DEBUG, logger="autodiffkit"):
         adk.jacobian(lambda x: x**2)(jnp.ones(3))
     assert caplog.messages == [
-        "jacobian(<lambda>): forward mode, 3 forward and 0 reverse sweeps; "
-        "3 forward against 3 reverse directions"
+        "jacobian(<lambda>): forward mode, 1 forward and 0 reverse sweeps; "
+        "1 forward against 1 reverse directions, of 3 and 3"
     ]
 
 

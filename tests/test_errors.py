@@ -1367,8 +1367,8 @@ class TestRefusal:
         x = jnp.zeros(LARGE)
         assert adk.linearize(sine)(x).mv(x).shape == (LARGE,)
         assert adk.hvp(square_sum)(x).mv(x).x.shape == (LARGE,)
-        assert adk.jacobian(sine).plan(x).forward_sweeps == LARGE
-        assert adk.hessian(square_sum).plan(x).forward_sweeps == LARGE
+        assert adk.jacobian(sine).plan(x).cut_size == LARGE
+        assert adk.hessian(square_sum).plan(x).cut_size == LARGE
         assert adk.grad(square_sum)(jnp.zeros(4)).x.shape == (4,)
 
     def test_nothing_is_refused_under_a_trace(self):

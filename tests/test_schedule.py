@@ -8,10 +8,11 @@ import jax.flatten_util
 import numpy as np
 import pytest
 
+from autodiffkit._choice import Blocked, _chains, _cuts, _split, choose, plain
 from autodiffkit._leaves import Ends, leaf_spec
 from autodiffkit._network import Network
 from autodiffkit._program import Linear
-from autodiffkit._schedule import Blocked, Schedule, _chains, _cuts, _split, choose, plain
+from autodiffkit._schedule import Schedule
 from autodiffkit._sweeps import LinearSweeps
 from networks import SMALL, linear_of
 

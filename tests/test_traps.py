@@ -234,12 +234,12 @@ def test_the_count_does_not_depend_on_the_number_of_blocks(transform, n, zero):
         (lambda x: jnp.linalg.eigh(x)[1], [[1.0, 0.0], [0.0, 1.0]]),
     ],
 )
-def test_a_mode_is_finite_where_that_of_jax_is(f, x):
+def test_a_mode_is_finite_wherever_that_of_jax_is(f, x):
     x = jnp.array(x)
     assert not np.isfinite(jax.jacrev(f)(x)).all()
     for mode, plain in (("fwd", jax.jacfwd), ("rev", jax.jacrev)):
         found = np.isfinite(adk.jacobian(f, mode=mode)(x).x)
-        np.testing.assert_array_equal(found, np.isfinite(plain(f)(x)))
+        assert (found >= np.isfinite(plain(f)(x))).all()
 
 
 def test_blocks_beside_one_that_is_not_finite_stay_finite():

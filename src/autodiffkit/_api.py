@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, ParamSpec, TypedDict, TypeVar, Unpack, overload
 
 from autodiffkit._flat_call import Options
-from autodiffkit._planning import Mode
+from autodiffkit._planning import Layout, Mode
 from autodiffkit._selection import Predicate
 from autodiffkit._transforms import (
     GradTransform,
@@ -29,6 +29,7 @@ class _Options(TypedDict, total=False):
     mode: Mode
     holomorphic: bool
     typecheck: bool
+    layout: Layout
 
 
 def _transform(kind: type[Any], f: Callable[..., Any] | None, options: Options) -> Any:
@@ -68,6 +69,7 @@ def jacobian(
     has_aux: bool = False,
     holomorphic: bool = False,
     typecheck: bool = True,
+    layout: Layout = "dense",
 ) -> Any:
     """The Jacobian of a function of named arguments, each of which may be any pytree.
 
@@ -94,13 +96,17 @@ def jacobian(
         typecheck: Whether the jaxtyping annotations of `f` are checked by beartype whenever it
             runs or is traced: arguments and output, names of dimensions across all of them.
             Other annotations are left alone.
+        layout: `"dense"` blocks have the output's axes and then the input's, as in JAX.
+            `"compact"` blocks have the axes once and first along which output and input are
+            independent element by element, such as the examples of a batch: `(batch, out, in)`.
+            They are found in the program, never assumed; `J.shared_axes` says which they are.
 
     Returns:
         A callable Equinox module with the signature of `f` that returns a `Jacobian`: `J.x` is
             the block for argument `x`, of the output's shape followed by that of `x`, in the
             promotion of both dtypes. Its `.plan(...)` tells which sweeps would run.
     """
-    options = Options(wrt, of, mode, has_aux, holomorphic, typecheck)
+    options = Options(wrt, of, mode, has_aux, holomorphic, typecheck, layout)
     return _transform(JacobianTransform, f, options)
 
 
@@ -134,6 +140,7 @@ def grad(
     has_aux: bool = False,
     holomorphic: bool = False,
     typecheck: bool = True,
+    layout: Layout = "dense",
 ) -> Any:
     """The gradient of a function with one real scalar output.
 
@@ -145,12 +152,13 @@ def grad(
         has_aux: As for `jacobian`.
         holomorphic: As for `jacobian`.
         typecheck: As for `jacobian`.
+        layout: As for `jacobian`; one output shares no axis, so `"dense"` is all there is.
 
     Returns:
         A callable Equinox module with the signature of `f` that returns a `Gradient`: `G.x` has
             the structure and the shapes of argument `x`; `G.value` is what `f` returned.
     """
-    options = Options(wrt, of, mode, has_aux, holomorphic, typecheck, scalar=True)
+    options = Options(wrt, of, mode, has_aux, holomorphic, typecheck, layout, scalar=True)
     return _transform(GradTransform, f, options)
 
 
@@ -184,6 +192,7 @@ def hessian(
     has_aux: bool = False,
     holomorphic: bool = False,
     typecheck: bool = True,
+    layout: Layout = "dense",
 ) -> Any:
     """The second derivatives of a function of named arguments.
 
@@ -200,13 +209,15 @@ def hessian(
         has_aux: As for `jacobian`.
         holomorphic: As for `jacobian`.
         typecheck: As for `jacobian`.
+        layout: As for `jacobian`. A `"compact"` block has the axes once and first that its second
+            argument shares with the output or with the first argument.
 
     Returns:
         A callable Equinox module with the signature of `f` that returns a `Hessian`: `H.x.y` is
             the block of the output's shape followed by those of `x` and of `y`; `H.value` and, of
             a scalar, `H.grad` come from the same pass.
     """
-    options = Options(wrt, of, mode, has_aux, holomorphic, typecheck)
+    options = Options(wrt, of, mode, has_aux, holomorphic, typecheck, layout)
     return _transform(HessianTransform, f, options)
 
 
@@ -240,6 +251,7 @@ def linearize(
     has_aux: bool = False,
     holomorphic: bool = False,
     typecheck: bool = True,
+    layout: Layout = "dense",
 ) -> Any:
     """The Jacobian as a linear map that is applied and not stored.
 
@@ -251,12 +263,13 @@ def linearize(
         has_aux: As for `jacobian`.
         holomorphic: As for `jacobian`.
         typecheck: As for `jacobian`.
+        layout: `"dense"`; there are no blocks that another one would be for.
 
     Returns:
         A callable Equinox module with the signature of `f` that runs `f` once and returns a
             `LinearMap`: `L.mv(x=dx)` pushes a tangent, `L.rmv(dy)` pulls a cotangent back.
     """
-    options = Options(wrt, of, mode, has_aux, holomorphic, typecheck)
+    options = Options(wrt, of, mode, has_aux, holomorphic, typecheck, layout)
     return _transform(LinearizeTransform, f, options)
 
 
@@ -290,6 +303,7 @@ def hvp(
     has_aux: bool = False,
     holomorphic: bool = False,
     typecheck: bool = True,
+    layout: Layout = "dense",
 ) -> Any:
     """The Hessian of a scalar function as a linear map: Hessian-vector products.
 
@@ -302,11 +316,12 @@ def hvp(
         has_aux: As for `jacobian`.
         holomorphic: As for `jacobian`.
         typecheck: As for `jacobian`.
+        layout: `"dense"`; there are no blocks that another one would be for.
 
     Returns:
         A callable Equinox module with the signature of `f` that runs `f` once and returns a
             `LinearMap`: `H.mv(x=dx)` is a record by argument; `H.grad` and `H.value` come from
             the same pass.
     """
-    options = Options(wrt, of, mode, has_aux, holomorphic, typecheck, scalar=True)
+    options = Options(wrt, of, mode, has_aux, holomorphic, typecheck, layout, scalar=True)
     return _transform(HvpTransform, f, options)

@@ -13,10 +13,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from autodiffkit._compact import Shared, compact_shape, expanded, multiplied
 from autodiffkit._jax_compat import is_eager
 from autodiffkit._leaves import LeafSpec, derivative_dtype, is_complex, promote, slices
 from autodiffkit._paths import Path
-from autodiffkit._vectors import filled, matrix, multiply
+from autodiffkit._vectors import filled, matrix, multiply, summed
 
 # More blocks than this are stored as a matrix, if there are this many times fewer leaves.
 _MANY = 64
@@ -28,16 +29,39 @@ class BlockTable(eqx.Module):
 
     The arrays are blocks, row by row, or the one matrix `(m, n)` that they form: that
     depends on the specifications alone. What `vmap` or `scan` have put before the axes of
-    an array stays there.
+    an array stays there. In a compact table, blocks have the axes that output and input share once
+    and first.
     """
 
     _arrays: tuple[Any, ...]
     _targets: tuple[LeafSpec, ...] = eqx.field(static=True)
     _sources: tuple[LeafSpec, ...] = eqx.field(static=True)
+    _shared: tuple[Shared, ...] | None = eqx.field(static=True, default=None)
+
+    @property
+    def is_compact(self) -> bool:
+        """Whether shared axes come once and first."""
+        return self._shared is not None
+
+    def shared(self, i: int, j: int) -> Shared:
+        """The axes that a block has once, as pairs of the output's and the input's."""
+        return () if self._shared is None else self._shared[i * len(self._sources) + j]
+
+    @property
+    def dense(self) -> "BlockTable":
+        """The table with all axes of the output and of the input."""
+        if self._shared is None:
+            return self
+
+        def block(i: int, j: int) -> Array:
+            shapes = self._targets[i].shape, self._sources[j].shape
+            return expanded(self.block(i, j), self.shared(i, j), *shapes)
+
+        return from_function(block, self._targets, self._sources)
 
     @property
     def _packed(self) -> bool:
-        return worth_packing(self._targets, self._sources)
+        return self._shared is None and worth_packing(self._targets, self._sources)
 
     def __len__(self) -> int:
         return len(self._targets)
@@ -82,6 +106,12 @@ class BlockTable(eqx.Module):
     def take(self, rows: Sequence[int]) -> "BlockTable":
         """The table of some of the outputs."""
         targets = tuple(self._targets[i] for i in rows)
+        if self._shared is not None:
+            return compact_table(
+                lambda i, j: (self.block(rows[i], j), self.shared(rows[i], j)),
+                targets,
+                self._sources,
+            )
         return from_function(lambda i, j: self.block(rows[i], j), targets, self._sources)
 
     @property
@@ -89,7 +119,11 @@ class BlockTable(eqx.Module):
         """What is stored, each with the shape that it was made with."""
         if self._packed:
             return [(self._arrays[0], (_size(self._targets), _size(self._sources)))]
-        shapes = [t.shape + s.shape for t in self._targets for s in self._sources]
+        shapes = [
+            compact_shape(self.shared(i, j), target.shape, source.shape)
+            for i, target in enumerate(self._targets)
+            for j, source in enumerate(self._sources)
+        ]
         return list(zip(self._arrays, shapes, strict=True))
 
     @property
@@ -103,6 +137,13 @@ class BlockTable(eqx.Module):
         self, vector: list[Array | None], outs: Sequence[LeafSpec], *, transpose: bool
     ) -> list[Array]:
         """The product with a vector of leaves, or that of the transpose."""
+        if self._shared is not None:
+            return summed(
+                lambda i, j, leaf: self._multiplied(i, j, leaf, transpose=transpose),
+                vector,
+                outs,
+                transpose=transpose,
+            )
         if not self._packed:
             return multiply(list(self), vector, outs, transpose=transpose)
         packed: list[Array | None] = [
@@ -115,10 +156,16 @@ class BlockTable(eqx.Module):
             for out, part in zip(outs, slices(outs), strict=True)
         ]
 
+    def _multiplied(self, i: int, j: int, leaf: Array, *, transpose: bool) -> Array:
+        shapes = self._targets[i].shape, self._sources[j].shape
+        return multiplied(self.block(i, j), self.shared(i, j), *shapes, leaf, transpose=transpose)
+
     def matrix(self) -> Array:
         """The blocks as one matrix, in the dtype that they promote to."""
         if self._packed:
             return self._arrays[0]
+        if self._shared is not None:
+            return self.dense.matrix()
         return matrix(list(self), self._sources, self._targets)
 
 
@@ -158,6 +205,17 @@ def from_function(
         return from_matrix(matrix(rows, sources, targets), targets, sources)
     blocks = tuple(block for row in rows for block in row)
     return BlockTable(blocks, tuple(targets), tuple(sources))
+
+
+def compact_table(
+    block: Callable[[int, int], tuple[Array, Shared]],
+    targets: Sequence[LeafSpec],
+    sources: Sequence[LeafSpec],
+) -> BlockTable:
+    """A table of compact blocks by output and source number, each with what it shares."""
+    found = [block(i, j) for i in range(len(targets)) for j in range(len(sources))]
+    arrays, shared = (tuple(x) for x in zip(*found, strict=True)) if found else ((), ())
+    return BlockTable(arrays, tuple(targets), tuple(sources), shared)
 
 
 def from_matrix(

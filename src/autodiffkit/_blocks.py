@@ -7,9 +7,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from autodiffkit._block_table import BlockTable, from_function, worth_packing
+from autodiffkit._block_table import BlockTable, compact_table, from_function, worth_packing
+from autodiffkit._compact import Shared, compact_shape, same_axes
 from autodiffkit._directions import batch, make_block, unit_directions, zeros
-from autodiffkit._leaves import Ends, is_complex, promote, slices
+from autodiffkit._leaves import Ends, derivative_dtype, is_complex, promote, slices
+from autodiffkit._map_blocks import SweptMaps, without
 from autodiffkit._network import Network
 from autodiffkit._packing import packed_table
 from autodiffkit._program import Linear
@@ -57,24 +59,27 @@ def sweep(linear: Linear, network: Network, sweeps: Split | Chain, ends: Ends) -
 
 def _split(linear: Linear, network: Network, split: Split, ends: Ends) -> BlockTable:
     sources, targets = network.ends
-    starts = (*split.pushed, *split.middle)
-    reached = network.computed(starts, split.forward)
     stops = (*split.middle, *split.pulled)
+    pushing, pulling = without((*split.pushed, *split.middle), split), without(stops, split)
+    reached = network.computed(pushing, split.forward)
     outputs = [v for v in targets if v in reached]
     inputs = [v for v in sources if v not in split.pushed]
     swept = Swept(
-        push(linear, network, starts, outputs, split.forward),
-        pull(linear, network, inputs, stops, split.reverse, apart=True),
-        _parts(network, starts),
-        _parts(network, stops),
+        push(linear, network, pushing, outputs, split.forward),
+        pull(linear, network, inputs, pulling, split.reverse, apart=stops),
+        _parts(network, pushing),
+        _parts(network, pulling),
     )
-    if split.mode == "fwd":
+    if split.mode == "fwd" and not split.maps:
         by_target = [None if t is None else swept.pushed[t] for t in network.targets]
         return pushed_blocks(by_target, ends, network)
-    if split.mode == "rev" and worth_packing(ends.targets, ends.sources):
+    if split.mode == "rev" and not split.maps and worth_packing(ends.targets, ends.sources):
         by_source = [None if s is None else swept.pulled[s] for s in network.sources]
         return packed_table(by_source, swept.pulls, 0, ends, network)
-    products = _products(network, split, swept)
+    if ends.compact and split.maps:
+        return _compact_table(SweptMaps(linear, network, split), ends, network)
+    products = _products(network, without(split.middle, split), split.forward, swept)
+    maps = SweptMaps(linear, network, split)
 
     def block(i: int, j: int) -> Array:
         target, source = ends.targets[i], ends.sources[j]
@@ -82,16 +87,33 @@ def _split(linear: Linear, network: Network, split: Split, ends: Ends) -> BlockT
         if path is None:
             return zeros(target, source)
         t, s = path
+        terms = maps.blocks(t, s, target, source)
         if s in swept.pushes:
-            return make_block(swept.pushed[t][..., swept.pushes[s]], target, source, -1)
-        terms: list[Array] = []
-        if path in products:
-            terms.append(make_block(products[path], target, source, None))
-        if t in swept.pulls:
-            terms.append(make_block(swept.pulled[s][swept.pulls[t]], target, source, 0))
+            terms.append(make_block(swept.pushed[t][..., swept.pushes[s]], target, source, -1))
+        elif s not in split.pushed:
+            if path in products:
+                terms.append(make_block(products[path], target, source, None))
+            if t in swept.pulls and s in swept.pulled:
+                terms.append(make_block(swept.pulled[s][swept.pulls[t]], target, source, 0))
+        if not terms:  # it is taken from across the diagonal
+            assert split.narrowed
+            return zeros(target, source)
         return sum(terms[1:], start=terms[0])
 
     return from_function(block, ends.targets, ends.sources)
+
+
+def _compact_table(maps: SweptMaps, ends: Ends, network: Network) -> BlockTable:
+    def block(i: int, j: int) -> tuple[Array, Shared]:
+        target, source = ends.targets[i], ends.sources[j]
+        path = network.path(i, j)
+        if path is not None:
+            return maps.compact_block(*path, target, source)
+        shared = same_axes(target.shape, source.shape)
+        shape = compact_shape(shared, target.shape, source.shape)
+        return jnp.zeros(shape, derivative_dtype(target, source)), shared
+
+    return compact_table(block, ends.targets, ends.sources)
 
 
 def pushed_blocks(pushed: Sequence[Array | None], ends: Ends, network: Network) -> BlockTable:
@@ -119,12 +141,14 @@ def pushed_blocks(pushed: Sequence[Array | None], ends: Ends, network: Network) 
     return from_function(block, ends.targets, ends.sources)
 
 
-def _products(network: Network, split: Split, swept: Swept) -> dict[tuple[int, int], Array]:
+def _products(
+    network: Network, middle: Sequence[int], forward: Collection[int], swept: Swept
+) -> dict[tuple[int, int], Array]:
     """The products at the cut, by target and source variable."""
-    if not split.middle:
+    if not middle:
         return {}
-    size = network.directions(split.middle)
-    through = network.computed(split.middle, split.forward)
+    size = network.directions(middle)
+    through = network.computed(middle, forward)
     rows = {t: pushed[..., -size:] for t, pushed in swept.pushed.items() if t in through}
     columns = {source: pulled[:size] for source, pulled in swept.pulled.items()}
     if len(rows) * len(columns) <= _FEW:
@@ -195,7 +219,7 @@ def pull(
     stops: Sequence[int],
     steps: Collection[int],
     *,
-    apart: bool = False,
+    apart: Sequence[int] = (),
 ) -> dict[int, Array]:
     """Pulls a unit direction from every entry of the variables, in one batch.
 
@@ -205,14 +229,14 @@ def pull(
         inputs: The variables to pull onto.
         stops: The variables to pull from.
         steps: The steps between them.
-        apart: Whether what is pulled from one variable does not pass another one.
+        apart: The variables that what is pulled from another one does not pass.
 
     Returns:
         By input variable, arrays with axes [direction, input...].
     """
     if not stops:
         return {}
-    part = _piece(linear, network, inputs, stops, steps, apart=stops if apart else ())
+    part = _piece(linear, network, inputs, stops, steps, apart=apart)
 
     def run(unit: list[Array]) -> list[Array]:
         return part.pull(*unit)[: len(inputs)]  # beyond these is what counts as zero
@@ -272,6 +296,8 @@ def _chain(linear: Linear, network: Network, chain: Chain, ends: Ends) -> BlockT
             part = by_real if ends.holomorphic else jax.lax.complex(by_real, -by_imag)
         return make_block(part, target, source, None)
 
+    if ends.compact:  # a product of matrices keeps no axes
+        return compact_table(lambda i, j: (block(i, j), ()), ends.targets, ends.sources)
     return from_function(block, ends.targets, ends.sources)
 
 

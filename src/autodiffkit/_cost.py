@@ -17,7 +17,7 @@ _TRIPS = 16
 _OPERATIONS_PER_BYTE = 5.0
 
 # What it costs to start a kernel, in operations: a few microseconds.
-_LAUNCH = 1e5
+LAUNCH = 1e5
 
 
 class Cost(NamedTuple):
@@ -68,7 +68,7 @@ class Work(NamedTuple):
     def time(self, kernels: float = math.inf) -> float:
         """What it takes, in the time of one operation, if so many kernels cost nothing."""
         launches = max(0.0, self.kernels - kernels)
-        return self.flops + _OPERATIONS_PER_BYTE * self.moved + _LAUNCH * launches
+        return self.flops + _OPERATIONS_PER_BYTE * self.moved + LAUNCH * launches
 
 
 def total(costs: Iterable[Cost]) -> Cost:
@@ -154,9 +154,22 @@ def _body_cost(jaxpr: Any, linear: Sequence[bool], mode: str) -> tuple[Cost, lis
     for equation in jaxpr.eqns:
         flags = among(equation.invars, tangents)
         costs.append(equation_cost(equation, flags, mode))
+        if equation.primitive is primitives.dot_general_p and sum(flags) == 1:
+            costs.append(_leading_batch(equation, flags, mode))
         if any(flags):
             tangents.update(equation.outvars)
     return total(costs), among(jaxpr.outvars, tangents)
+
+
+def _leading_batch(equation: Any, linear: Sequence[bool], mode: str) -> Cost:
+    """What a product costs more where directions come first, as they do in a body.
+
+    Pushed through `W @ x`, and pulled through `x @ W`, they come out last and are moved.
+    """
+    moved = equation.outvars[0] if mode == "fwd" else equation.invars[0]
+    if linear[1] if mode == "fwd" else linear[0]:
+        return Cost(moved=2.0 * nbytes(moved))
+    return Cost()
 
 
 def _scan(equation: Any, linear: Sequence[bool], mode: str) -> Cost:

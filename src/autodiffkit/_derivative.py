@@ -9,7 +9,14 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from autodiffkit._block_table import BlockTable, from_function
-from autodiffkit._errors import AutodiffError, ModeError, NotDifferentiableError, columns, listed
+from autodiffkit._errors import (
+    AutodiffError,
+    ModeError,
+    NotDifferentiableError,
+    SelectionError,
+    columns,
+    listed,
+)
 from autodiffkit._flat_call import FlatCall
 from autodiffkit._inputs import Inputs
 from autodiffkit._jax_compat import is_eager, is_staging
@@ -53,9 +60,11 @@ def first_derivative(flat: FlatCall) -> Evaluated:
     sweeps.name(flat.ends)
     plan, schedule = _planned(flat, sweeps, flat.mode, held=flat.held)
     log(plan)
-    if is_eager(flat.selected):  # under a trace, blocks that nobody uses are never made
+    if is_eager(flat.selected) and not flat.is_compact:  # under a trace, blocks that nobody uses are never made
         refuse_too_large(flat.call, flat.outputs.specs, flat.inputs.specs, flat.selected)
     outs, rest, blocks = sweeps.run(schedule)
+    if flat.is_compact:
+        _refuse_unshared(flat, blocks, plan, schedule)
     value, aux = flat.values(outs, rest)
     return Evaluated(value, aux, flat.inputs, flat.outputs, blocks, _NONE)
 
@@ -74,6 +83,23 @@ def _planned(flat: FlatCall, sweeps: Sweepable, mode: str, **options: Any) -> tu
         raise
     except Exception as error:  # linearising a function that has been staged
         raise _not_differentiable(flat, error) from error
+
+
+def _refuse_unshared(flat: FlatCall, blocks: BlockTable, plan: Plan, schedule: Schedule) -> None:
+    """Refuses a compact layout where output and input share nothing.
+
+    Raises:
+        SelectionError: Naming the equations that mix the axes.
+    """
+    connected = schedule.network.connected
+    width = len(flat.inputs.specs)
+    pairs = [(i, j) for i in range(len(blocks)) for j in range(width) if connected(i, j)]
+    if pairs and not any(blocks.shared(i, j) for i, j in pairs):
+        raise SelectionError(
+            f"{flat.call}: layout='compact' needs an axis along which output and input are "
+            "independent element by element, and there is none. Use layout='dense'."
+            + listed(plan.mixing)
+        )
 
 
 def linear_map(flat: FlatCall) -> tuple[Evaluated, Linear]:
@@ -150,7 +176,7 @@ class FlatGradient:
         sweeps = _prepared(flat, flat, selected, prepare)
         if not flat.holomorphic:
             _refuse_complex_sources(flat)
-        ends = flat.ends
+        ends = dataclasses.replace(flat.ends, compact=False)
         sweeps.name(ends)
         # A gradient by reverse mode, as in `jax.hessian`, unless the function is tall.
         self.plan, schedule = _planned(flat, sweeps, "auto", tie="rev")
@@ -177,11 +203,13 @@ class FlatGradient:
 
 def second_derivative(flat: FlatCall) -> Evaluated:
     """The value and both derivatives; the function runs once."""
-    gradient = FlatGradient(flat, stored=is_eager(flat.selected))
+    gradient = FlatGradient(flat, stored=is_eager(flat.selected) and not flat.is_compact)
     sweeps = _prepared(flat, gradient, flat.selected, prepare)
     plan, schedule = _plan_of_gradient(flat, gradient, sweeps)
     log(plan)
     first, rest, second = sweeps.run(schedule)
+    if flat.is_compact:
+        _refuse_unshared(flat, second, plan, schedule)
     if schedule.mirrored:
         second = _mirrored(second, schedule, gradient.targets, flat.inputs.specs)
     return gradient.evaluated(first, rest, second)
@@ -198,7 +226,7 @@ def _mirrored(
 
     def block(row: int, j: int) -> Array:
         i = row % width
-        if (j if schedule.mirrored_columns else i) not in schedule.mirrored:
+        if (i, j) not in schedule.mirrored:
             return blocks.block(row, j)
         other = blocks.block(row - i + j, i)  # axes [output..., j..., i...]
         inner, outer = len(sources[i].shape), len(sources[j].shape)
@@ -222,14 +250,14 @@ def _plan_of_gradient(
     *,
     abstract: bool = False,
 ) -> tuple[Plan, Schedule]:
-    sweeps.name(Ends(flat.inputs.specs, gradient.targets, flat.holomorphic))
+    sweeps.name(Ends(flat.inputs.specs, gradient.targets, flat.holomorphic, flat.is_compact))
     return _planned(
         flat,
         sweeps,
         flat.mode,
         held=flat.held,
         gradient=gradient.plan,
-        symmetric=gradient.symmetric,
+        symmetric=gradient.symmetric and not flat.is_compact,
         abstract=abstract,
     )
 

@@ -46,6 +46,7 @@ class Options:
     has_aux: bool = False
     holomorphic: bool = False
     typecheck: bool = True
+    layout: str = "dense"
     scalar: bool = False  # whether the transform needs one scalar output
 
 
@@ -61,6 +62,7 @@ class FlatCall:
         self.selected: Sequence[Any] = bound.selected
         self.holomorphic = options.holomorphic
         self.mode = options.mode
+        self.is_compact = options.layout == "compact"
         self._bound = bound
         self._options = options
         self._passive: list[Any] = []  # leaves of value and aux that are no traced arrays
@@ -149,7 +151,7 @@ class FlatCall:
     @property
     def ends(self) -> Ends:
         """What the first derivative is swept from and to."""
-        return Ends(self.inputs.specs, self.outputs.specs, self.holomorphic)
+        return Ends(self.inputs.specs, self.outputs.specs, self.holomorphic, self.is_compact)
 
     def _check_outputs(self) -> None:
         """Refuses what has no derivative of the kind that was asked for."""

@@ -52,6 +52,12 @@ class Hessian(Derivative[R_co]):
         return outputs.compose(self._domain)
 
     @property
+    def _row_names(self) -> list[tuple[str, ...]]:
+        return [
+            (*name, show(first.path)) for name in super()._row_names for first in self._domain.specs
+        ]
+
+    @property
     def _tags(self) -> frozenset[object]:
         return frozenset({lx.symmetric_tag}) if is_scalar(self._outputs) else frozenset()
 
@@ -71,11 +77,12 @@ class Hessian(Derivative[R_co]):
         outputs = bare(self._outputs)
         return Gradient(self._first, self._value, self._aux, self._inputs, outputs, self._function)
 
-    def _by_output(self) -> list[list[Row]]:
+    def _by_output(self, blocks: BlockTable | None = None) -> list[list[Row]]:
         """The rows of blocks, grouped by output leaf."""
+        blocks = self._blocks if blocks is None else blocks
         count = len(self._domain.specs)
-        starts = range(0, len(self._blocks), count)
-        return [list(self._blocks[start : start + count]) for start in starts]
+        starts = range(0, len(blocks), count)
+        return [list(blocks[start : start + count]) for start in starts]
 
     @property
     def tree(self) -> Any:
@@ -180,7 +187,7 @@ class Hessian(Derivative[R_co]):
             return picked[0] if is_index(argnums) else picked
 
         return self._outputs.unflatten([
-            shaped([shaped(row) for row in rows]) for rows in self._by_output()
+            shaped([shaped(row) for row in rows]) for rows in self._by_output(self._blocks.dense)
         ])
 
     def __repr__(self) -> str:
@@ -190,7 +197,11 @@ class Hessian(Derivative[R_co]):
         rows = (
             (
                 *(show(target.path) or "output", show(a.path), show(b.path)),
-                *describe_block(self._blocks.shown(i * width + j, k), target, a, b),
+                *describe_block(
+                    self._blocks.shown(i * width + j, k),
+                    *(target, a, b),
+                    shared=self._blocks.shared(i * width + j, k),
+                ),
             )
             for i, target in enumerate(self._outputs.specs)
             for j, a in enumerate(self._domain.specs)

@@ -2,7 +2,7 @@
 
 import functools
 import sys
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -189,6 +189,23 @@ def has_body(equation: Any) -> bool:
 
 
 # Pieces -------------------------------------------------------------------------
+
+
+def alone(equation: Any, wanted: Callable[[Any], bool]) -> tuple[Any, list[int]]:
+    """A jaxpr of one equation.
+
+    Args:
+        equation: The equation.
+        wanted: Which results it returns.
+
+    Returns:
+        The jaxpr, and the numbers of the operands that it takes.
+    """
+    operands = [k for k, x in enumerate(equation.invars) if not isinstance(x, jex.Literal)]
+    inputs = {k: _renewed(equation.invars[k]) for k in operands}
+    own = equation.replace(invars=[inputs.get(k, x) for k, x in enumerate(equation.invars)])
+    results = [x for x in equation.outvars if wanted(x)]
+    return make_jaxpr(list(inputs.values()), results, [own]), operands
 
 
 def descendants(jaxpr: Any, variables: Iterable[Any]) -> set[Any]:

@@ -90,11 +90,19 @@ class LeafSpec:
 
 @dataclasses.dataclass(frozen=True)
 class Ends:
-    """What is swept from and to: the leaves, and whether complex ones take one direction."""
+    """What is swept from and to: the leaves, and how.
+
+    Args:
+        sources: The input leaves.
+        targets: The output leaves.
+        holomorphic: Whether complex leaves take one direction an entry.
+        compact: Whether blocks have shared axes once and first.
+    """
 
     sources: tuple[LeafSpec, ...]
     targets: tuple[LeafSpec, ...]
     holomorphic: bool
+    compact: bool = False
 
 
 def describe_array(shape: Sequence[int], dtype: Any) -> str:

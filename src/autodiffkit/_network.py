@@ -8,7 +8,7 @@ maximum flow fills the edges (Ford and Fulkerson, *Maximal flow through a networ
 
 import dataclasses
 import functools
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax.extend.core as jex
@@ -26,17 +26,23 @@ class Step:
     """A linear equation between live variables.
 
     Args:
+        number: Its number among the steps.
         equation: Its number in the program.
         inputs: The live variables that it reads.
         outputs: The live variables that it computes.
+        operands: Those that it reads by number of operand, with repetitions.
+        results: Those that it computes by number of result.
         push: What it costs to push through it.
         pull: What it costs to pull.
         trailing: How much it suits it, pushing, that directions lie along the last axis.
     """
 
+    number: int
     equation: int
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
+    operands: Mapping[int, int]
+    results: Mapping[int, int]
     push: Cost
     pull: Cost
     trailing: float
@@ -108,13 +114,21 @@ class Network:
         self.steps: list[Step] = []
         linear = program.linear
         for number, equation in pairs:
-            names = [x for x in equation.invars if not isinstance(x, jex.Literal)]
             flags = among(equation.invars, linear)
+            operands = {
+                k: numbers[x]
+                for k, (x, flag) in enumerate(zip(equation.invars, flags, strict=True))
+                if flag and x in numbers
+            }
+            results = {r: numbers[x] for r, x in enumerate(equation.outvars) if x in numbers}
             self.steps.append(
                 Step(
+                    len(self.steps),
                     number,
-                    tuple(dict.fromkeys(numbers[x] for x in names if x in numbers)),
-                    tuple(numbers[x] for x in equation.outvars if x in numbers),
+                    tuple(dict.fromkeys(operands.values())),
+                    tuple(results.values()),
+                    operands,
+                    results,
                     *equation_costs(equation, flags),
                     trailing_batch(equation, flags),
                 )
@@ -173,6 +187,16 @@ class Network:
     def after(self, variables: Iterable[int]) -> frozenset[int]:
         """The steps that depend on these variables."""
         return self._follow(variables, range(len(self.steps)))[1]
+
+    def toward(self, variables: Iterable[int]) -> frozenset[int]:
+        """The steps that these variables depend on."""
+        wanted = set(variables)
+        taken: set[int] = set()
+        for step in reversed(self.steps):
+            if not wanted.isdisjoint(step.outputs):
+                wanted.update(step.inputs)
+                taken.add(step.number)
+        return frozenset(taken)
 
     def computed(self, variables: Iterable[int], steps: Collection[int]) -> set[int]:
         """The variables, and what these steps compute from them."""

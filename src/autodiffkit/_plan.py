@@ -12,7 +12,7 @@ from autodiffkit._jaxprs import describe
 from autodiffkit._leaves import Ends, describe_array
 from autodiffkit._network import Network
 from autodiffkit._paths import show
-from autodiffkit._schedule import Chain, Choice, Schedule
+from autodiffkit._schedule import Chain, Choice, Schedule, Sketch
 
 NAMES = {"fwd": "forward", "rev": "reverse", "mixed": "mixed"}
 _ROWS = 12
@@ -116,24 +116,61 @@ class Plan:
         return sections
 
     def _sweep(self, mode: str, starts: Sequence[int], stops: Sequence[int]) -> list[Section]:
-        network = self._schedule.network
+        network, chosen = self._schedule.network, self._choice.chosen
         moved = "pushed forward from" if mode == "fwd" else "pulled back from"
-        rows = columns([self._row(network, v) for v in starts[:_ROWS]])
+        sketches = chosen.pushes if mode == "fwd" else chosen.pulls
+        notes = [self._axes_note(v, sketches.get(v)) for v in starts[:_ROWS]]
+        rows = columns([
+            (*self._row(network, v), note) for v, note in zip(starts, notes, strict=False)
+        ])
         if len(starts) > _ROWS:
             rows.append(f"and {len(starts) - _ROWS} more")
         entries = _plural(sum(network.sizes[v] for v in stops), "entry", "entries")
         where = columns([self._row(network, v) for v in stops[:3]])
         if len(stops) > 3:
             where.append(f"and {len(stops) - 3} more")
+        count = sum(
+            sketches[v].directions if v in sketches else network.capacities[v] for v in starts
+        )
         return [
             (
                 "sweeps",
                 [
-                    f"{_plural(network.directions(starts), 'direction', 'directions')} {moved}",
-                    *(f"  {row}" for row in rows),
+                    f"{_plural(count, 'direction', 'directions')} {moved}",
+                    *(f"  {row}".rstrip() for row in rows),
                 ],
             ),
             ("to" if mode == "fwd" else "onto", [f"{entries} of", *(f"  {row}" for row in where)]),
+        ]
+
+    def _axes_note(self, variable: int, sketch: Sketch | None) -> str:
+        """Which axes of what is swept from stay apart, and what mixes the others."""
+        network = self._schedule.network
+        if sketch is None or network.sizes[variable] == 1:
+            return ""
+        notes: dict[str, list[int]] = {}
+        for axis, kept, step in sketch.axes(network):
+            note = "kept apart" if kept else ""
+            if kept and step is not None:
+                note += f" up to {_some([self._row(network, v)[0] for v in kept])}"
+            elif step is not None:
+                note = f"mixed by {self._step(step)}"
+            notes.setdefault(note, []).append(axis)
+        return "; ".join(f"{_axes(axes)} {note}" for note, axes in notes.items() if note)
+
+    def _step(self, number: int) -> str:
+        network = self._schedule.network
+        return describe(network.program.jaxpr.eqns[network.steps[number].equation])
+
+    @property
+    def mixing(self) -> list[str]:
+        """What mixes the axes of what is swept from, a line each."""
+        chosen, network = self._choice.chosen, self._schedule.network
+        return [
+            f"axis {axis} of {self._row(network, v)[0]} is mixed by {self._step(step)}"
+            for v, sketch in (*chosen.pushes.items(), *chosen.pulls.items())
+            for axis, _, step in sketch.axes(network)
+            if step is not None
         ]
 
     def _row(self, network: Network, variable: int) -> tuple[str, str]:
@@ -152,9 +189,9 @@ class Plan:
     # What else there is to say -----------------------------------------------------
 
     def _mirrored_lines(self) -> list[str]:
-        names = [show(self._ends.sources[j].path) for j in sorted(self._schedule.mirrored)]
-        kind = "columns" if self._schedule.mirrored_columns else "rows"
-        return [f"by symmetry, the {kind} of {_some(names)}: not swept"]
+        names = [show(source.path) for source in self._ends.sources]
+        rows = [f"{names[i]} by {names[j]}" for i, j in sorted(self._schedule.mirrored)]
+        return [f"{_some(rows)}: by symmetry, not swept"]
 
     def _zero_lines(self) -> list[str]:
         rows = [f"{target or 'output'} by {source}" for target, source in self.zeros]
@@ -199,6 +236,10 @@ def _first(lines: Sequence[str]) -> list[str]:
 
 def _plural(count: int, one: str, many: str) -> str:
     return f"{count} {one if count == 1 else many}"
+
+
+def _axes(numbers: Sequence[int]) -> str:
+    return f"{'axis' if len(numbers) == 1 else 'axes'} {' and '.join(map(str, numbers))}"
 
 
 def _some(names: Sequence[str]) -> str:

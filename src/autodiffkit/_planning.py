@@ -3,17 +3,23 @@
 from collections.abc import Iterable, Sequence
 from typing import Literal, Protocol, runtime_checkable
 
-from autodiffkit._errors import ModeError, listed
+from autodiffkit._block_table import worth_packing
+from autodiffkit._choice import Blocked, choose
+from autodiffkit._errors import ModeError, SelectionError, listed
+from autodiffkit._estimate import Maps
 from autodiffkit._jaxprs import describe, has_body
 from autodiffkit._leaves import Ends
 from autodiffkit._network import Network
 from autodiffkit._paths import show
 from autodiffkit._plan import NAMES, Plan
 from autodiffkit._program import Obstacles, Program, reason
-from autodiffkit._schedule import Blocked, Choice, Schedule, choose
+from autodiffkit._schedule import Choice, Pairs, Schedule
 
 Mode = Literal["auto", "fwd", "rev"]
 MODES: tuple[Mode, ...] = ("auto", "fwd", "rev")
+
+Layout = Literal["dense", "compact"]
+LAYOUTS: tuple[Layout, ...] = ("dense", "compact")
 
 # By how much symmetry has to save before it is used.
 _MIRROR = 1.05
@@ -48,6 +54,23 @@ def check_mode(call: str, mode: str) -> None:
     """
     if mode not in MODES:
         raise ModeError(f"{call}: there is no mode {mode!r}; it is one of 'auto', 'fwd', 'rev'.")
+
+
+def check_layout(call: str, layout: str, *, has_blocks: bool) -> None:
+    """Refuses a layout that there is not.
+
+    Raises:
+        SelectionError: Naming the layouts there are.
+    """
+    if layout not in LAYOUTS:
+        raise SelectionError(
+            f"{call}: there is no layout {layout!r}; it is one of 'dense', 'compact'."
+        )
+    if layout != "dense" and not has_blocks:
+        raise SelectionError(
+            f"{call}: a linear map has no blocks to lay out. adk.jacobian and adk.hessian take "
+            f"layout={layout!r}."
+        )
 
 
 def make_plan(
@@ -119,16 +142,26 @@ class _Planner:
         self._program = sweeps.program
         self._directions = 1 if sweeps.ends.holomorphic else 2
         self._network = Network(self._program, self._directions)
-        # Programs to sweep, with the leaves whose columns, or rows, are left out.
-        self._variants = [(self._network, frozenset[int](), False)]
+        self._maps: Maps = "worthwhile"
+        if self._program.asks_of_tangents:  # of what is a part of a direction, say, all ones
+            self._maps = "none"
+        elif sweeps.ends.compact:
+            self._maps = "all"
+        elif worth_packing(sweeps.ends.targets, sweeps.ends.sources):
+            self._maps = "none"
+        # Programs to sweep, with the blocks that are left out.
+        self._variants: list[tuple[Network, Pairs]] = [(self._network, frozenset())]
+        self._symmetric = False
         self._obstacles: dict[int, Obstacles] = {}  # by number of equation
 
     def mirror(self) -> None:
         """Considers to take some columns, or rows, from the other side of the diagonal.
 
         That can be done for leaves among which all blocks are zero: their other blocks are
-        found in the rows, or columns, of the leaves that remain.
+        found in the rows, or columns, of the leaves that remain. What is swept as maps leaves out
+        one block of each pair.
         """
+        self._symmetric = True
         width = len(self._ends.sources)
         outputs = range(0, len(self._ends.targets), width)
         joined = {
@@ -146,11 +179,17 @@ class _Planner:
         if not chosen:
             return
         rows = {output + i for output in outputs for i in chosen}
-        for columns, network in (
-            (True, Network(self._program, self._directions, without_sources=chosen)),
-            (False, Network(self._program, self._directions, without_targets=rows)),
-        ):
-            self._variants.append((network, frozenset(chosen), columns))
+        pairs = [(i, j) for i in chosen for j in range(width) if j not in chosen]
+        self._variants += [
+            (
+                Network(self._program, self._directions, without_sources=chosen),
+                frozenset((j, i) for i, j in pairs),
+            ),
+            (
+                Network(self._program, self._directions, without_targets=rows),
+                frozenset(pairs),
+            ),
+        ]
 
     def ask(self, equations: Iterable[int] | None = None) -> bool:
         """Asks equations for what stands in the way of sweeps; whether there is news."""
@@ -176,7 +215,7 @@ class _Planner:
             # enough; the derivative as a whole takes one all the same.
             modes = tuple(m for m in modes if m != "mixed")
         best: tuple[Choice, Schedule] | None = None
-        for network, mirrored, columns in self._variants:
+        for network, mirrored in self._variants:
             choice = choose(
                 network,
                 self._blocked(network),
@@ -185,11 +224,14 @@ class _Planner:
                 kept=self._kept,
                 # Some rules clip what they pull: from a cut, they would pull something else.
                 cautious=self._program.has_rules,
+                maps=self._maps,
+                symmetric=self._symmetric and not mirrored,
             )
             if choice is None:
                 continue
-            if best is None or choice.chosen.work.time() * _MIRROR < best[0].chosen.work.time():
-                best = choice, Schedule(choice.chosen.sweeps, network, mirrored, columns)
+            found = choice.chosen
+            if best is None or found.work.time() * _MIRROR < best[0].chosen.work.time():
+                best = choice, Schedule(found.sweeps, network, mirrored | found.mirrored)
         return best
 
     def _blocked(self, network: Network) -> Blocked:
@@ -228,7 +270,14 @@ class _Planner:
         )
 
     def _why(self, choice: Choice, schedule: Schedule, counts: dict[str, int]) -> str:
-        against = f"{counts['fwd']} forward against {counts['rev']} reverse directions"
+        plain = choice.plain
+        left = {
+            mode: plain[mode].forward + plain[mode].reverse if mode in plain else count
+            for mode, count in counts.items()
+        }
+        against = f"{left['fwd']} forward against {left['rev']} reverse directions"
+        if left != counts and not schedule.mirrored:
+            against += f", of {counts['fwd']} and {counts['rev']}"
         if self._mode != "auto":
             return f"mode={self._mode!r} was asked for ({against})"
         if not any(counts.values()):
@@ -246,7 +295,8 @@ class _Planner:
             return "; ".join(blocked)
         if schedule.mirrored:
             count = choice.chosen.forward + choice.chosen.reverse
-            against += f", of which symmetry leaves {count}"
+            if count < min(left.values()):
+                against += f", of which symmetry leaves {count}"
         elif choice.chosen.sweeps.mode == "mixed":
             against = f"a cut of {choice.capacity} where plain modes take {against}"
         elif choice.capacity < min(counts.values()):

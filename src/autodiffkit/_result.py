@@ -2,7 +2,8 @@
 
 import abc
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar, Generic, SupportsIndex
 
 import equinox as eqx
@@ -14,6 +15,7 @@ import numpy as np
 from jaxtyping import Array
 
 from autodiffkit._block_table import BlockTable
+from autodiffkit._compact import Shared
 from autodiffkit._dims import accepts, derivative_of, describe_array_type
 from autodiffkit._errors import NotDifferentiatedError, StructureError, columns, listed
 from autodiffkit._inputs import Inputs, is_index
@@ -98,6 +100,28 @@ class Derivative(StructuredMap, Generic[R_co]):
         """Paths of the differentiated leaves, each with its slice of the matrix's columns."""
         return labels(self._domain.specs)
 
+    @property
+    def shared_axes(self) -> Mapping[str | tuple[str, ...], Shared]:
+        """The axes that blocks have once and first, with `layout="compact"`.
+
+        For each block, pairs of an axis of the output and one of the input: `J.shared_axes["x"]`
+        is `((0, 0),)` for a batch along the first axis of both. Of a Hessian, the first number is
+        that of an axis of the output followed by the first argument, and the keys are pairs:
+        `H.shared_axes["x", "y"]`. Where there are several outputs, the output's path comes first.
+        Dense blocks share none.
+        """
+        return MappingProxyType({
+            name[0] if len(name) == 1 else name: self._blocks.shared(i, j)
+            for i, row in enumerate(self._row_names)
+            for j, source in enumerate(self._domain.specs)
+            for name in [(*row, show(source.path))]
+        })
+
+    @property
+    def _row_names(self) -> list[tuple[str, ...]]:
+        """The paths of what each row of blocks is the derivative of; none of a bare output."""
+        return [(show(spec.path),) if spec.path else () for spec in self._outputs.specs]
+
     def as_lineax(self) -> lx.AbstractLinearOperator:
         """The derivative as a `lineax.PyTreeLinearOperator`, its blocks unraveled.
 
@@ -113,13 +137,12 @@ class Derivative(StructuredMap, Generic[R_co]):
         """
         self._refuse_batched()
         self._refuse_partly_complex("as_lineax")
+        blocks = self._blocks.dense
         # lineax wants one dtype for each source, whatever the outputs are.
-        dtypes = [
-            promote(block.dtype for block in column) for column in zip(*self._blocks, strict=True)
-        ]
+        dtypes = [promote(block.dtype for block in column) for column in zip(*blocks, strict=True)]
         rows = [
             self._domain.unflatten([b.astype(d) for b, d in zip(row, dtypes, strict=True)])
-            for row in self._blocks
+            for row in blocks
         ]
         tree, structure = self._codomain.unflatten(rows), self._codomain.structure
         try:
@@ -217,14 +240,16 @@ class FirstDerivative(Derivative[R_co]):
             StructureError: If there is no such position.
         """
         parts = self._inputs.positional(self._name, argnums)
-        rows = [tuple(part.pick(row) for part in parts) for row in self._blocks]
+        rows = [tuple(part.pick(row) for part in parts) for row in self._blocks.dense]
         return self._outputs.unflatten([row[0] if is_index(argnums) else row for row in rows])
 
     def __repr__(self) -> str:
         rows = (
             (
                 *(show(target.path) or "output", show(source.path)),
-                *describe_block(self._blocks.shown(i, j), target, source),
+                *describe_block(
+                    self._blocks.shown(i, j), target, source, shared=self._blocks.shared(i, j)
+                ),
             )
             for i, target in enumerate(self._outputs.specs)
             for j, source in enumerate(self._domain.specs)
@@ -274,12 +299,13 @@ class Gradient(FirstDerivative[R_co]):
     _verb: ClassVar[str] = "grad"
 
 
-def describe_block(block: Any, *specs: LeafSpec) -> tuple[str, str]:
+def describe_block(block: Any, *specs: LeafSpec, shared: Shared = ()) -> tuple[str, str]:
     """Shape and dtype of a block, `float32[3, 2]`, and its annotation, if there is one.
 
     Args:
         block: The block, or what stands in its place.
         *specs: The leaves that it is of: the output's first.
+        shared: The axes that it has once and first.
 
     Returns:
         Two cells of a table. The first one says so if entries are not finite, as far as
@@ -289,6 +315,9 @@ def describe_block(block: Any, *specs: LeafSpec) -> tuple[str, str]:
         return repr(block), ""
     annotation = derivative_of(*(spec.annotation for spec in specs))
     text = describe_array(block.shape, block.dtype)
+    if shared:
+        pairs = ", ".join(f"{i} with {j}" for i, j in shared)
+        text += f" (shares {'axis' if len(shared) == 1 else 'axes'} {pairs})"
     count, size = _not_finite([block])
     if count:
         text += f" ({count} of {size} not finite)"

@@ -39,7 +39,7 @@ from autodiffkit._hessian import Hessian, bare
 from autodiffkit._jax_compat import is_eager
 from autodiffkit._linear_map import LinearMap
 from autodiffkit._plan import Plan
-from autodiffkit._planning import check_mode
+from autodiffkit._planning import check_layout, check_mode
 from autodiffkit._program import Linear
 from autodiffkit._result import Gradient, Jacobian
 from autodiffkit._selection import check_selection
@@ -84,6 +84,7 @@ class Transform(eqx.Module, Generic[P, R]):
 
     _verb = ""
     _order: ClassVar[int] = 1
+    _has_blocks: ClassVar[bool] = True
 
     def __init__(self, function: Callable[P, R], options: Options) -> None:
         if isinstance(function, classmethod):
@@ -97,6 +98,7 @@ class Transform(eqx.Module, Generic[P, R]):
             )
         call = f"{self._verb}({name_of(function)})"
         check_mode(call, options.mode)
+        check_layout(call, options.layout, has_blocks=self._has_blocks)
         self._function = function if isinstance(function, eqx.Module) else Opaque(function)
         self._options = dataclasses.replace(
             options,
@@ -294,6 +296,7 @@ class LinearizeTransform(Transform[P, R]):
     """What `adk.linearize` returns."""
 
     _verb = "linearize"
+    _has_blocks = False
 
     if TYPE_CHECKING:
 
@@ -315,6 +318,7 @@ class HvpTransform(Transform[P, R]):
     """What `adk.hvp` returns."""
 
     _verb = "hvp"
+    _has_blocks = False
     _order = 2
 
     if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """Structured vectors and the products of blocks with them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -70,24 +70,39 @@ def multiply(
     A product that is complex where the result is real keeps its real part: that is the
     derivative along the vector (JAX's conventions for maps between real and complex).
     """
+
+    def product(i: int, j: int, leaf: Array) -> Array:
+        block = blocks[i][j]
+        # block has axes [output..., source...]; what is contracted comes last or first
+        left, right = (leaf, block) if transpose else (block, leaf)
+        dtype = promote([left.dtype, right.dtype])
+        return jnp.tensordot(
+            left.astype(dtype),
+            right.astype(dtype),
+            axes=leaf.ndim,
+            precision=jax.lax.Precision.HIGHEST,
+            preferred_element_type=promote([dtype, jnp.float32]),
+        )
+
+    return summed(product, vector, outs, transpose=transpose)
+
+
+def summed(
+    product: Callable[[int, int, Array], Array],
+    vector: list[Array | None],
+    outs: Sequence[LeafSpec],
+    *,
+    transpose: bool,
+) -> list[Array]:
+    """The sums of products with the leaves of a vector; `product` takes row, column and leaf."""
     results: list[Array] = []
-    for i, spec in enumerate(outs):
+    for number, spec in enumerate(outs):
         total: Array | None = None
-        for j, leaf in enumerate(vector):
+        for other, leaf in enumerate(vector):
             if leaf is None:
                 continue
-            block = blocks[j][i] if transpose else blocks[i][j]
-            # block has axes [output..., source...]; what is contracted comes last or first
-            left, right = (leaf, block) if transpose else (block, leaf)
-            dtype = promote([left.dtype, right.dtype])
-            wide = promote([dtype, jnp.float32])
-            term = jnp.tensordot(
-                left.astype(dtype),
-                right.astype(dtype),
-                axes=leaf.ndim,
-                precision=jax.lax.Precision.HIGHEST,
-                preferred_element_type=wide,
-            )
+            i, j = (other, number) if transpose else (number, other)
+            term = product(i, j, leaf)
             total = term if total is None else _sum(total, term)
         if total is None:
             total = jnp.zeros(spec.shape, spec.dtype)
