@@ -60,7 +60,8 @@ def first_derivative(flat: FlatCall) -> Evaluated:
     sweeps.name(flat.ends)
     plan, schedule = _planned(flat, sweeps, flat.mode, held=flat.held)
     log(plan)
-    if is_eager(flat.selected) and not flat.is_compact:  # under a trace, blocks that nobody uses are never made
+    # Under a trace, blocks that nobody uses are never made; and compact ones are small.
+    if is_eager(flat.selected) and not flat.is_compact:
         refuse_too_large(flat.call, flat.outputs.specs, flat.inputs.specs, flat.selected)
     outs, rest, blocks = sweeps.run(schedule)
     if flat.is_compact:
