@@ -90,7 +90,13 @@ def _joined(arithmetic: Arithmetic, given: Map, side: str, labels: Sequence[Labe
                 kept.append(label)
         axes.append(tuple(kept))
     data = arithmetic.merge(given.data, old, new, given.dtype)
-    return dataclasses.replace(given, data=data, **{side: tuple(axes)})
+    given = dataclasses.replace(given, data=data)
+    return _with_side(given, side, tuple(axes))
+
+
+def _with_side(given: Map, side: str, axes: tuple[Axis, ...]) -> Map:
+    outs, ins = (axes, given.ins) if side == "outs" else (given.outs, axes)
+    return Map(outs, ins, given.data, given.dtype)
 
 
 def regrouped(arithmetic: Arithmetic, given: Map, side: str, shape: Sequence[int]) -> Map:
@@ -106,7 +112,7 @@ def regrouped(arithmetic: Arithmetic, given: Map, side: str, shape: Sequence[int
     rest = iter(flat(getattr(given, side)))
     counts = iter(len(factors) for factors in found[1])
     axes = tuple(tuple(next(rest) for _ in range(next(counts))) if n != 1 else () for n in shape)
-    return dataclasses.replace(given, **{side: axes})
+    return _with_side(given, side, axes)
 
 
 def _entangled(labels: Sequence[Label], sizes: Sequence[int]) -> list[Label]:

@@ -261,6 +261,18 @@ def _fft(equation: Any, moving: Sequence[int]) -> Rule:
     return _all_but(equation, moving, range(rank - len(equation.params["fft_lengths"]), rank))
 
 
+def _stack(equation: Any, moving: Sequence[int]) -> Rule:
+    axis = equation.params["axis"]
+    rank = equation.invars[0].aval.ndim
+    return lines(moving, 1, [(i, i + (i >= axis)) for i in range(rank)])
+
+
+def _unstack(equation: Any, moving: Sequence[int]) -> Rule:
+    axis = equation.params["axis"]
+    rank = equation.outvars[0].aval.ndim
+    return lines(moving, len(equation.outvars), [(i + (i >= axis), i) for i in range(rank)])
+
+
 RULES: dict[str, Callable[[Any, Sequence[int]], Rule]] = {
     **dict.fromkeys(
         ("neg", "convert_element_type", "copy", "real", "imag", "conj", "complex"),
@@ -282,6 +294,9 @@ RULES: dict[str, Callable[[Any, Sequence[int]], Rule]] = {
     "concatenate": _along("dimension"),
     "split": _along("axis"),
     **dict.fromkeys(("slice", "dynamic_slice"), _part),
+    "stack": _stack,
+    "unstack": _unstack,
+    "tile": _part,
     "pad": _pad,
     "dynamic_update_slice": _dynamic_update_slice,
     "gather": _gather,

@@ -243,10 +243,10 @@ def _along_lines(
     found: dict[int, Map] = {}
     for r, array in zip(wanted, results, strict=True):
         aval = ends_of[r].aval
-        axes = list(axes_of(aval.shape))
+        outs = list(axes_of(aval.shape))
         for near, far in lines:
-            axes[far[r]] = arranged[first].outs[near[first]]
-        data = arithmetic.labelled(array, (*directions, *flat(axes)))
-        result = Map(tuple(axes), arranged[first].ins, data, aval.dtype)
+            outs[far[r]] = arranged[first].outs[near[first]]
+        data = arithmetic.labelled(array, (*directions, *flat(outs)))
+        result = Map(tuple(outs), arranged[first].ins, data, aval.dtype)
         found[r] = result if forward else result.transposed
     return found
