@@ -238,20 +238,25 @@ def test_a_linear_map_has_no_layout(transform):
         transform(network, layout="compact")
 
 
-def test_where_nothing_is_shared_the_lines_that_mix_are_named():
+@pytest.mark.parametrize(
+    ("mode", "mixed"),
+    [("fwd", "0 of X is mixed by reduce_sum at {}"), ("rev", "0 of output is mixed by sub at {}")],
+)
+def test_where_nothing_is_shared_the_lines_that_mix_are_named(mode, mixed):
     def f(X):
         hidden = X @ W
         return hidden - jnp.mean(hidden, axis=0, keepdims=True)
 
     with pytest.raises(adk.SelectionError) as info:
-        adk.jacobian(f, layout="compact")(X)
+        adk.jacobian(f, layout="compact", mode=mode)(X)
     message = str(info.value)
     assert message.startswith(
         "jacobian(f): layout='compact' needs an axis along which output and input are independent "
         "element by element, and there is none. Use layout='dense'.\n"
     )
     assert f"is mixed by dot_general at {place(f, 'X @ W')}" in message
-    assert f"axis 0 of output is mixed by sub at {place(f, 'hidden -')}" in message
+    line = "jnp.mean" if mode == "fwd" else "hidden -"
+    assert f"axis {mixed.format(place(f, line))}" in message
 
 
 @pytest.mark.parametrize("f", [jnp.sum, lambda x: jnp.cumsum(x.ravel()), lambda x: x @ x.T])

@@ -80,10 +80,12 @@ def scalars(x):
 
 
 def units(x):
-    """Through 200 scalars, each of which is a variable of the cut."""
-    inner, outer = array(200, x.size)("float32") - 0.8, array(200, 300)("float32") - 0.8
+    """Through 200 scalars, each of which is a variable of the cut, and layers on either side."""
+    first, dense = array(800, x.size)("float32") - 0.8, array(800, 800)("float32") - 0.8
+    inner = outer = array(200, 800)("float32") - 0.8
+    x = dense @ (first @ x)
     hidden = [jnp.tanh(jnp.dot(row, x)) for row in inner]
-    return sum(h * row for h, row in zip(hidden, outer, strict=True))
+    return first.T @ (dense @ sum(h * row for h, row in zip(hidden, outer, strict=True)))
 
 
 def test_two_hundred_scalars_take_one_plain_mode():

@@ -188,3 +188,12 @@ def test_infinite_values_stay_where_they_are():
     x = jnp.array([0.0, 1.0])
     found = adk.jacobian(jnp.sqrt)(x).x
     np.testing.assert_array_equal(np.isfinite(found), [[False, True], [True, True]])
+
+
+def test_blocks_that_are_constants_are_arrays_of_jax():
+    """Of JAX, and not of NumPy, as everything else is that a program holds."""
+    for transform in (adk.jacobian, adk.hessian):
+        found = transform(lambda x, y: x * y + y)(2.0, 3.0)
+        assert {isinstance(block, jax.Array) for block in jax.tree.leaves(found.tree)} == {True}
+    for layout in ("dense", "compact"):
+        assert isinstance(adk.jacobian(lambda x: 2 * x, layout=layout)(X).x, jax.Array)

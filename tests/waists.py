@@ -35,8 +35,8 @@ def layers(*widths, dtype=F32):
 
 
 def waist(x, dtype=F32):
-    """From any number of entries through two to 300, with a dense layer on either side of these."""
-    return network(x, *layers(x.size, 40, 2, 40, 300, dtype=dtype))
+    """From any number of entries through two to 300."""
+    return network(x, *layers(x.size, 2, 300, dtype=dtype))
 
 
 def check(f, *args, sweeps, scale=1.0, theirs=jax.jacfwd, **options):

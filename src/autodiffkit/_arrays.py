@@ -114,4 +114,5 @@ def matrix_of(arithmetic: Arrays, given: Map, shape: Sequence[int], dtype: Any) 
     axes = (*flat(given.outs), *inputs)
     whole = arithmetic.whole(given.data.parts, axes, given.dtype)
     written = arithmetic.zeroed(whole, pairs, axes, given.dtype)
-    return jnp.reshape(arithmetic.cast(written, dtype).array, shape)
+    # Constants are NumPy's.
+    return jnp.reshape(jnp.asarray(arithmetic.cast(written, dtype).array), shape)

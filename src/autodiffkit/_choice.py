@@ -90,22 +90,29 @@ def choose(
     kernels = max(_KERNELS, min(candidate.work.kernels for candidate in candidates))
     chosen = candidates[0]
     for candidate in candidates[1:]:
-        if _is_better(candidate, chosen, kernels):
+        if _is_better(network, candidate, chosen, kernels):
             chosen = candidate
     return Choice(chosen, possible, capacity)
 
 
-def _is_better(candidate: Candidate, chosen: Candidate, kernels: float) -> bool:
-    """Whether it clearly costs less; or about the same, with clearly fewer directions."""
+def _is_better(network: Network, candidate: Candidate, chosen: Candidate, kernels: float) -> bool:
+    """Whether it clearly costs less; or about the same, with clearly fewer directions.
+
+    Directions are those that are left where axes stay apart; for plain modes then all of them.
+    """
     ours, theirs = (LAUNCH + c.work.time(kernels) for c in (candidate, chosen))
     mixed = [c.sweeps.mode == "mixed" for c in (candidate, chosen)]
     tie = _TIE if mixed[0] == mixed[1] else _WORTH
     if ours * tie < theirs or theirs * tie < ours:
         return ours < theirs
-    few, many = (c.forward + c.reverse for c in (candidate, chosen))
     clearly = _TIE if mixed[0] == mixed[1] else _FEWER
-    if few * clearly < many or many * clearly < few:
-        return few < many
+    counts = [[c.forward + c.reverse for c in (candidate, chosen)]]
+    if not any(mixed):
+        ends = (network.ends[c.sweeps.mode == "rev"] for c in (candidate, chosen))
+        counts.append([network.directions(end) for end in ends])
+    for few, many in counts:
+        if few * clearly < many or many * clearly < few:
+            return few < many
     # Of equals the simpler one is taken.
     return all(mixed) and ours < theirs
 

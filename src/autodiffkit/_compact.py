@@ -37,7 +37,9 @@ def compact_of(
     order += tuple(x for x in flat(given.ins) if x not in kept)
     whole = _ARITHMETIC.whole(given.data.parts, order, given.dtype)
     whole = _ARITHMETIC.cast(_ARITHMETIC.broadcast(whole, order), dtype)
-    return jnp.reshape(whole.array, compact_shape(shared, target, source)), shared
+    # Constants are NumPy's.
+    array = jnp.asarray(whole.array)
+    return jnp.reshape(array, compact_shape(shared, target, source)), shared
 
 
 def compact_shape(shared: Shared, target: Sequence[int], source: Sequence[int]) -> tuple[int, ...]:

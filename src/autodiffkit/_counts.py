@@ -1,6 +1,6 @@
 """Data of maps that are only counted: what they take, and not what they are."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,18 @@ from autodiffkit._maps import Axis, Label, Part, product
 
 
 class _Fused:
-    """What stands for an array that is computed where it is read."""
+    """What stands for an array that is computed where it is read.
+
+    Args:
+        reads: The arrays that this takes, by identity, with their labels.
+    """
+
+    def __init__(self, reads: Mapping[int, Part]) -> None:
+        self.reads = reads
+
+
+class Computed:
+    """What stands for an array that has been computed and written."""
 
 
 class Counts(Factored):
@@ -58,7 +69,7 @@ class Counts(Factored):
         self.write(first, dtype)
         self.write(second, dtype)
         self.count(2 * product(every), axes, first.axes, second.axes, dtype=dtype, kernels=1)
-        return Part(object(), axes)
+        return Part(Computed(), axes)
 
     def reduce(self, part: Part, labels: Sequence[Label]) -> Part:
         """As in `Factored`."""
@@ -67,7 +78,7 @@ class Counts(Factored):
         axes = tuple(x for x in part.axes if x not in labels)
         read = () if isinstance(part.array, _Fused) else (part.axes,)
         self.count(product(part.axes), axes, *read, dtype=np.float32)
-        return Part(object(), axes)
+        return Part(Computed(), axes)
 
     def reshaped(self, part: Part, axes: Axis) -> Part:
         """As in `Factored`."""
@@ -84,22 +95,34 @@ class Counts(Factored):
         return self.fused(axes, part, dtype=dtype)
 
     def fused(self, axes: Axis, *parts: Part, dtype: Any) -> Part:
-        """Counts what is done entry by entry."""
-        read = (part.axes for part in parts if not isinstance(part.array, _Fused))
-        self.count(product(axes), *read, dtype=dtype)
-        return Part(_Fused(), axes)
-
-    def read(self, part: Part, dtype: Any) -> None:
-        """Counts the reading of an array that exists."""
-        if not isinstance(part.array, _Fused):
-            self.count(0, part.axes, dtype=dtype)
+        """Counts what is done entry by entry; what several of its parts read is read once."""
+        reads: dict[int, Part] = {}
+        twice: list[Axis] = []
+        for part in parts:
+            if isinstance(part.array, _Fused):
+                twice += [x.axes for key, x in part.array.reads.items() if key in reads]
+                reads |= part.array.reads
+            elif id(part.array) not in reads:
+                reads[id(part.array)] = part
+                self.count(0, part.axes, dtype=dtype)
+        self.count(product(axes), dtype=dtype)
+        self.count(0, *twice, dtype=dtype, times=-1)
+        return Part(_Fused(reads), axes)
 
     def write(self, part: Part, dtype: Any) -> None:
         """Counts the writing of an array, unless that has been done."""
         if isinstance(part.array, _Fused):
             self.count(0, part.axes, dtype=dtype)
 
-    def count(self, flops: int, *arrays: Axis, dtype: Any, kernels: int = 0) -> None:
+    def result(self, part: Part, dtype: Any) -> None:
+        """Counts what it takes that an array is a result: a constant is copied."""
+        if not isinstance(part.array, Computed | _Fused):
+            self.count(0, part.axes, part.axes, dtype=dtype)
+        self.write(part, dtype)
+
+    def count(
+        self, flops: int, *arrays: Axis, dtype: Any, kernels: int = 0, times: int = 1
+    ) -> None:
         """Adds operations, and arrays that are read or written."""
-        moved = sum(map(product, arrays)) * np.dtype(dtype).itemsize
+        moved = times * sum(map(product, arrays)) * np.dtype(dtype).itemsize
         self.work = self.work.plus(Work(float(flops), float(moved), float(kernels)))

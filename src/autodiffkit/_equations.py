@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array
 
 from autodiffkit._arrays import Arrays
-from autodiffkit._counts import Counts
+from autodiffkit._counts import Computed, Counts
 from autodiffkit._jaxprs import alone, among, has_body
 from autodiffkit._leaves import is_complex, is_inexact
 from autodiffkit._maps import Axis, Data, Map, Part, flat, product
@@ -201,7 +201,7 @@ class EquationCounts(Counts):
         for data, axes in arrays.values():
             self.write(self.whole(data.parts, (*directions, *axes), np.float32), np.float32)
         self.work = self.work.plus(cost.batch(product(directions)))
-        return [object() for _ in wanted]
+        return [Computed() for _ in wanted]
 
 
 def _mask(value: Any, selected: int) -> Any:

@@ -6,8 +6,9 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
 from autodiffkit._algebra import compose
-from autodiffkit._cost import Cost, Work, total
+from autodiffkit._cost import Work, total
 from autodiffkit._equations import EquationCounts
+from autodiffkit._fusion import fused_costs
 from autodiffkit._maps import ONE, Data, Map, Part, axes_of, flat
 from autodiffkit._network import Network, Step
 from autodiffkit._schedule import Candidate, Chain, Sketch, Split
@@ -18,9 +19,6 @@ Maps = Literal["none", "worthwhile", "all"]
 
 # By how much following the axes of a variable has to save, to be worth a sweep of its own.
 _SAVES = 1.1
-
-# What is done entry by entry.
-_ENTRYWISE = frozenset({"mul", "div", "neg", "add", "add_any", "sub", "select_n"})
 
 # Sweeps of their own are up to so many steps altogether, or so many times those of the program.
 _STEPS = 200
@@ -45,11 +43,29 @@ def estimate(
         return _chain(network, sweeps, kept)
     if maps == "none":
         return _summed(network, sweeps, kept, {}, {})
-    pushes, pulls = _sketches(network, sweeps)
-    if maps == "worthwhile":
-        pushes, pulls = _worthwhile(network, sweeps, pushes, pulls)
-    sweeps = dataclasses.replace(sweeps, maps=frozenset({*pushes, *pulls}))
-    return _summed(network, sweeps, kept, pushes, pulls)
+    every = _sketches(network, sweeps)
+    if maps == "all":
+        return _with_maps(network, sweeps, kept, *every)
+    few = _worthwhile(network, sweeps, *every)
+    found = _with_maps(network, sweeps, kept, *few)
+    steps = sum(len(x.steps) for x in itertools.chain(*(found.values() for found in every)))
+    if few == every or steps > _limit(network):
+        return found
+    # Products at a cut may be smaller, too, if all of it is swept as maps.
+    other = _with_maps(network, sweeps, kept, *every)
+    return other if other.work.time() * _SAVES < found.work.time() else found
+
+
+def _with_maps(
+    network: Network, split: Split, kept: int, pushes: "_Sketches", pulls: "_Sketches"
+) -> Candidate:
+    split = dataclasses.replace(split, maps=frozenset({*pushes, *pulls}))
+    return _summed(network, split, kept, pushes, pulls)
+
+
+def _limit(network: Network) -> int:
+    """How many steps sweeps of their own may take altogether."""
+    return max(_STEPS, _TIMES * len(network.steps))
 
 
 def _summed(
@@ -114,8 +130,10 @@ def mirrored(network: Network, candidate: Candidate, kept: int) -> Candidate:
         later = [i for i in range(width) if rank[i] >= rank[j]]
         ends = network.targets if forward else network.sources
         wanted = [x for i, x in enumerate(ends) if i % width in later and x is not None]
-        steps = network.toward(wanted) if forward else network.after(wanted)
-        found[v] = sketch(network, v, steps, forward=forward)
+        starts, stops = ([v], wanted) if forward else (wanted, [v])
+        steps = network.after(starts) & network.toward(stops)
+        # A leaf that leads to none of these needs no sweep.
+        found[v] = sketch(network, v, steps, forward=forward) if steps else _nothing(forward)
         narrowed.append((v, steps))
         others = [i for i in range(width) if i not in later]
         pairs.update((i, j) if forward else (j, i) for i in others)
@@ -123,6 +141,10 @@ def mirrored(network: Network, candidate: Candidate, kept: int) -> Candidate:
     everything = {**sketches, **found}
     new = _summed(network, split, kept, *((everything, {}) if forward else ({}, everything)))
     return dataclasses.replace(new, mirrored=frozenset(pairs))
+
+
+def _nothing(forward: bool) -> Sketch:
+    return Sketch(Work(), 0, {}, (), frozenset(), forward)
 
 
 # Maps ---------------------------------------------------------------------------
@@ -154,8 +176,7 @@ def _worthwhile(
             if v in sketches:
                 own = own.plus(sketches[v].work)
                 reach = steps & sketches[v].steps
-                costs = (_fused(network, network.steps[i], mode) for i in reach)
-                whole = whole.plus(total(costs).batch(network.capacities[v]))
+                whole = whole.plus(_sweep(network, reach, mode, network.capacities[v]))
         # A single entry has no axes, and goes well with others.
         if network.sizes[v] > 1 and own.time() * _SAVES < whole.time():
             savings[v] = own.time() / whole.time()
@@ -163,7 +184,7 @@ def _worthwhile(
     # A batch of one variable is no simpler than its map; but pushed alone it keeps no residuals.
     if len(everything) == len(savings) + 1 and (savings or split.mode != "fwd"):
         savings = dict.fromkeys(everything, 1.0) | savings
-    left = max(_STEPS, _TIMES * len(network.steps))
+    left = _limit(network)
     chosen: set[int] = set()
     for v in sorted(savings, key=lambda v: (savings[v], v)):
         count = sum(len(x[v].steps) for x in (pushes, pulls) if v in x)
@@ -189,8 +210,8 @@ def sketch(
     )
     # A complex variable has two directions an entry, and a map each.
     times = network.capacities[variable] // network.sizes[variable]
-    for v in {*itertools.chain(*network.ends)} & maps.keys():
-        sweeper.write(sweeper.written(maps[v], v, forward=forward))
+    for v in {*itertools.chain(*network.ends)} & maps.keys() - {variable}:
+        sweeper.write(maps[v])
     work = Work(*(times * x for x in sweeper.counts.work))
     directions = times * max(sweeper.directions(x, forward=forward) for x in maps.values())
     ends = {*itertools.chain(*network.ends), *apart}
@@ -218,11 +239,9 @@ class _Sketcher(Sweeper):
 
     def write(self, given: Map) -> None:
         """Counts what it takes to multiply the factors of a result."""
-        if given.data.parts and given.data.parts[0].array is self:  # nothing is known of it
-            self.counts.count(0, given.data.axes, dtype=given.dtype)
-        else:
+        if given is not self._dense:  # which has been written
             whole = self.counts.whole(given.data.parts, given.data.axes, given.dtype)
-            self.counts.write(whole, given.dtype)
+            self.counts.result(whole, given.dtype)
 
     def written(self, given: Map, variable: int, *, forward: bool) -> Map:
         """The map with axes, also where nothing is known of them."""
@@ -244,8 +263,9 @@ class _Sketcher(Sweeper):
     ) -> dict[int, Map]:
         self.steps.append(step.number)
         if all(given is self._dense for given in maps.values()):
-            cost = _fused(self._network, step, "fwd" if forward else "rev")
-            self.counts.work = self.counts.work.plus(cost.batch(self._size))
+            mode = "fwd" if forward else "rev"
+            work = _sweep(self._network, [step.number], mode, self._size)
+            self.counts.work = self.counts.work.plus(work)
             return dict.fromkeys(wanted, self._dense)
         ends = step.operands if forward else step.results
         maps = {k: self.written(x, ends[k], forward=forward) for k, x in maps.items()}
@@ -254,20 +274,15 @@ class _Sketcher(Sweeper):
         after = before.intersection(*(kept_axes(x, forward=forward) for x in found.values()))
         if before != after:
             self.losses.append((step.number, tuple(sorted(before - after))))
-        return {k: self._known(given) for k, given in found.items()}
+        ends = step.results if forward else step.operands
+        return {k: self._known(ends[k], given) for k, given in found.items()}
 
-    def _known(self, given: Map) -> Map:
+    def _known(self, variable: int, given: Map) -> Map:
         if not given.is_dense:
             return given
-        self.counts.read(given.data.parts[0], given.dtype)
+        if any(variable in ends for ends in self._network.ends):
+            self.write(given)
         return self._dense
-
-
-def _fused(network: Network, step: Step, mode: str) -> Cost:
-    """What a step takes; compilers fuse what is done entry by entry, so that nothing is moved."""
-    cost = step.push if mode == "fwd" else step.pull
-    name = network.program.jaxpr.eqns[step.equation].primitive.name
-    return cost._replace(moved=0.0) if name in _ENTRYWISE else cost
 
 
 def kept_axes(given: Map, *, forward: bool) -> list[int]:
@@ -319,8 +334,8 @@ def _products(
 
 
 def _sweep(network: Network, steps: Collection[int], mode: str, count: int) -> Work:
-    taken = (network.steps[i] for i in steps)
-    return total(step.push if mode == "fwd" else step.pull for step in taken).batch(count)
+    costs = fused_costs(network, mode)
+    return total(costs[i] for i in steps).batch(count)
 
 
 def _product(columns: int, middle: int, rows: int, itemsize: int) -> Work:

@@ -12,7 +12,7 @@ from autodiffkit._jaxprs import describe
 from autodiffkit._leaves import Ends, describe_array
 from autodiffkit._network import Network
 from autodiffkit._paths import show
-from autodiffkit._schedule import Chain, Choice, Schedule, Sketch
+from autodiffkit._schedule import Chain, Choice, Schedule, Sketch, Split
 
 NAMES = {"fwd": "forward", "rev": "reverse", "mixed": "mixed"}
 _ROWS = 12
@@ -99,21 +99,40 @@ class Plan:
                     starts, stops = stops, starts
                 sections += self._sweep(link.mode, starts, stops)
             return [*sections, ("join", ["by the product of these"])]
-        sources, targets = network.ends
         sections = []
-        if sweeps.middle or sweeps.pulled:
-            onto = [v for v in sources if v not in sweeps.pushed]
-            sections += self._sweep("rev", (*sweeps.middle, *sweeps.pulled), onto)
-        if sweeps.middle or sweeps.pushed:
-            starts = (*sweeps.pushed, *sweeps.middle)
-            reached = network.computed(starts, sweeps.forward)
-            sections += self._sweep("fwd", starts, [v for v in targets if v in reached])
+        for mode, origins in (
+            ("rev", (*sweeps.middle, *sweeps.pulled)),
+            ("fwd", (*sweeps.pushed, *sweeps.middle)),
+        ):
+            swept, reached = self._reached(sweeps, origins, forward=mode == "fwd")
+            if swept:
+                sections += self._sweep(mode, swept, reached)
         if not sections:
             sections.append(("sweeps", ["none"]))
         if sweeps.middle:
             count = network.directions(sweeps.middle)
             sections.append(("join", [f"by a product over the {count} in between"]))
         return sections
+
+    def _reached(
+        self, split: Split, starts: Sequence[int], *, forward: bool
+    ) -> tuple[list[int], list[int]]:
+        """What is really swept from, which symmetry may make needless, and the ends it leads to."""
+        network = self._schedule.network
+        sources, targets = network.ends
+        narrowed = dict(split.narrowed)
+        starts = [v for v in starts if narrowed.get(v, True)]
+        by_steps: dict[frozenset[int], list[int]] = {}
+        for v in starts:
+            by_steps.setdefault(split.steps_of(v, forward=forward), []).append(v)
+        found: set[int] = set()
+        for steps, group in by_steps.items():
+            if forward:
+                found |= network.computed(group, steps)
+            else:
+                found |= {s for s in sources if not network.computed([s], steps).isdisjoint(group)}
+        ends = targets if forward else [v for v in sources if v not in split.pushed]
+        return starts, [v for v in ends if v in found]
 
     def _sweep(self, mode: str, starts: Sequence[int], stops: Sequence[int]) -> list[Section]:
         network, chosen = self._schedule.network, self._choice.chosen

@@ -1,0 +1,77 @@
+"""What compilers fuse: results that are computed where they are read, and never written."""
+
+import functools
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from autodiffkit._cost import Cost, nbytes
+from autodiffkit._network import Network, Step
+
+# What is done entry by entry, or only moves entries, is computed where it is read.
+_ENTRYWISE = frozenset({
+    *("mul", "div", "neg", "add", "add_any", "sub", "select_n", "convert_element_type"),
+    *("real", "imag", "complex", "reshape", "squeeze", "expand_dims", "transpose", "copy"),
+    *("slice", "pad", "rev"),
+})
+_FUSED: Mapping[str, frozenset[str]] = {
+    "fwd": _ENTRYWISE | {"broadcast_in_dim"},
+    "rev": _ENTRYWISE | {"reduce_sum"},  # a broadcast, pulled
+}
+
+# What reads such results without their being written.
+_READERS = _ENTRYWISE | {"broadcast_in_dim", "reduce_sum"}
+
+
+@functools.lru_cache(maxsize=8)
+def fused_costs(network: Network, mode: str) -> list[Cost]:
+    """What each step of a network takes in a sweep of all of them, from end to end.
+
+    Args:
+        network: The program.
+        mode: `"fwd"` to push, `"rev"` to pull.
+
+    Returns:
+        By step: its cost, where what compilers fuse is neither written nor read again.
+    """
+    forward = mode == "fwd"
+    names = [network.program.jaxpr.eqns[step.equation].primitive.name for step in network.steps]
+    makers: dict[int, list[str]] = {}
+    readers: dict[int, list[str]] = {}
+    for step, name in zip(network.steps, names, strict=True):
+        before, after = _ends(step, forward)
+        for v in before:
+            readers.setdefault(v, []).append(name)
+        for v in after:
+            makers.setdefault(v, []).append(name)
+    last = {*network.ends[1 if forward else 0]}
+
+    seen: set[int] = set()
+
+    def are_read(variables: Iterable[int]) -> float:
+        """The bytes of what is not an identity nor computed here, nor read for another step."""
+        new = [v for v in variables if v not in seen]
+        seen.update(new)
+        return _bytes(network, (v for v in new if not _FUSED[mode].issuperset(makers.get(v, ()))))
+
+    def are_written(variables: Iterable[int]) -> float:
+        kept = (v for v in variables if v in last or not _READERS.issuperset(readers[v]))
+        return _bytes(network, kept)
+
+    costs: list[Cost] = []
+    for step, name in zip(network.steps, names, strict=True):
+        cost = step.push if forward else step.pull
+        if name in _READERS:
+            before, after = _ends(step, forward)
+            written = are_written(after) if name in _FUSED[mode] else _bytes(network, after)
+            cost = cost._replace(moved=are_read(before) + written)
+        costs.append(cost)
+    return costs
+
+
+def _ends(step: Step, forward: bool) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    return (step.inputs, step.outputs) if forward else (step.outputs, step.inputs)
+
+
+def _bytes(network: Network, variables: Iterable[int]) -> float:
+    avals: list[Any] = [network.variables[v] for v in variables]
+    return float(sum(map(nbytes, avals)))
