@@ -1,8 +1,8 @@
 """What compilers fuse: results that are computed where they are read, and never written."""
 
-import functools
 from collections.abc import Iterable, Mapping
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from autodiffkit._cost import Cost, nbytes
 from autodiffkit._network import Network, Step
@@ -22,7 +22,10 @@ _FUSED: Mapping[str, frozenset[str]] = {
 _READERS = _ENTRYWISE | {"broadcast_in_dim", "reduce_sum"}
 
 
-@functools.lru_cache(maxsize=8)
+# By network, for as long as it exists, and mode: the costs of its steps.
+_KNOWN: WeakKeyDictionary[Network, dict[str, list[Cost]]] = WeakKeyDictionary()
+
+
 def fused_costs(network: Network, mode: str) -> list[Cost]:
     """What each step of a network takes in a sweep of all of them, from end to end.
 
@@ -33,6 +36,13 @@ def fused_costs(network: Network, mode: str) -> list[Cost]:
     Returns:
         By step: its cost, where what compilers fuse is neither written nor read again.
     """
+    known = _KNOWN.setdefault(network, {})
+    if mode not in known:
+        known[mode] = _fused_costs(network, mode)
+    return known[mode]
+
+
+def _fused_costs(network: Network, mode: str) -> list[Cost]:
     forward = mode == "fwd"
     names = [network.program.jaxpr.eqns[step.equation].primitive.name for step in network.steps]
     makers: dict[int, list[str]] = {}
