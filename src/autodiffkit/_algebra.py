@@ -11,6 +11,7 @@ from autodiffkit._maps import (
     Label,
     Map,
     flat,
+    in_order,
     product,
     renamed,
     with_labels,
@@ -68,7 +69,7 @@ def unshared(arithmetic: Arithmetic, given: Map, labels: Iterable[Label]) -> Map
     if not pairs:
         return given
     ins = renamed(given.ins, dict(pairs))
-    data = arithmetic.unshare(given.data, pairs, _in_order(given.outs, ins), given.dtype)
+    data = arithmetic.unshare(given.data, pairs, in_order(given.outs, ins), given.dtype)
     return Map(given.outs, ins, data, given.dtype)
 
 
@@ -168,14 +169,6 @@ def _parts(labels: Sequence[Label], factors: Sequence[Sequence[int]]) -> dict[La
     return {x: tuple(map(Label, sizes)) for x, sizes in zip(labels, factors, strict=True)}
 
 
-def _in_order(outs: Iterable[Axis], ins: Iterable[Axis]) -> Axis:
-    """The labels of both sides: those of the output, and then what only the input has.
-
-    This is the order of dense results, so that they need not be transposed.
-    """
-    return tuple(dict.fromkeys((*flat(outs), *flat(ins))))
-
-
 # Composition and sums ------------------------------------------------------------
 
 
@@ -211,7 +204,7 @@ def compose(
     others = flat(getattr(constant, near))
     constant = with_labels(constant, met | {x: Label(x.size) for x in others if x not in met})
     outs, ins = (constant.outs, moving.ins) if constant_first else (moving.outs, constant.ins)
-    order = _in_order(outs, ins)
+    order = in_order(outs, ins)
     kept = set(order)
     summed = [label for label in met.values() if label not in kept]
     data = arithmetic.product(
@@ -271,7 +264,7 @@ def added(arithmetic: Arithmetic, maps: Sequence[Map]) -> Map:
     for other in others:
         axes = [(i, i) for i in range(len(total.outs))]
         first, second = aligned(arithmetic, total, other, axes)
-        order = _in_order(first.outs, first.ins)
+        order = in_order(first.outs, first.ins)
         data = arithmetic.add(first.data, second.data, order, total.dtype)
         total = Map(first.outs, first.ins, data, total.dtype)
     return total

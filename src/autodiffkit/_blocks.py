@@ -76,10 +76,10 @@ def _split(linear: Linear, network: Network, split: Split, ends: Ends) -> BlockT
     if split.mode == "rev" and not split.maps and worth_packing(ends.targets, ends.sources):
         by_source = [None if s is None else swept.pulled[s] for s in network.sources]
         return packed_table(by_source, swept.pulls, 0, ends, network)
-    if ends.compact and split.maps:
-        return _compact_table(SweptMaps(linear, network, split), ends, network)
-    products = _products(network, without(split.middle, split), split.forward, swept)
     maps = SweptMaps(linear, network, split)
+    if ends.compact and split.maps:
+        return _compact_table(maps, ends, network)
+    products = _products(network, without(split.middle, split), split.forward, swept)
 
     def block(i: int, j: int) -> Array:
         target, source = ends.targets[i], ends.sources[j]

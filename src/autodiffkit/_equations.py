@@ -13,7 +13,7 @@ from autodiffkit._arrays import Arrays
 from autodiffkit._counts import Computed, Counts
 from autodiffkit._jaxprs import alone, among, has_body
 from autodiffkit._leaves import is_complex, is_inexact
-from autodiffkit._maps import Axis, Data, Map, Part, flat, product
+from autodiffkit._maps import Axis, Data, Map, Part, in_order, product
 from autodiffkit._network import Network
 from autodiffkit._program import Linear
 from autodiffkit._rule_kinds import Factor
@@ -53,7 +53,7 @@ class EquationArrays(Arrays):
         name, parts = equation.primitive.name, given.data.parts
         if name in _KEEPS_FACTORS and is_complex(dtype) == is_complex(given.dtype):
             return Data(tuple(self.cast(part, dtype) for part in parts))
-        order = tuple(dict.fromkeys((*flat(given.outs), *flat(given.ins))))
+        order = in_order(given.outs, given.ins)
         # What is linear can be done to one factor; what is not, over the complex numbers, to all.
         rest = parts[:-1] if name == "neg" else ()
         array, axes = self.whole(parts[len(rest) :], order, given.dtype)
@@ -181,7 +181,7 @@ class EquationCounts(Counts):
         """As in `Equations`."""
         if equation.primitive.name in _KEEPS_FACTORS:
             return given.data
-        order = tuple(dict.fromkeys((*flat(given.outs), *flat(given.ins))))
+        order = in_order(given.outs, given.ins)
         rest = given.data.parts[:-1] if equation.primitive.name == "neg" else ()
         whole = self.whole(given.data.parts[len(rest) :], order, dtype)
         return Data((*rest, self.fused(whole.axes, whole, dtype=dtype)))

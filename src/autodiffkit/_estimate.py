@@ -11,7 +11,7 @@ from autodiffkit._equations import EquationCounts
 from autodiffkit._fusion import fused_costs
 from autodiffkit._maps import ONE, Data, Map, Part, axes_of, flat
 from autodiffkit._network import Network, Step
-from autodiffkit._schedule import Candidate, Chain, Sketch, Split
+from autodiffkit._schedule import Candidate, Chain, Sketch, Split, kept_axes
 from autodiffkit._structured import Sweeper
 
 # Which variables are swept as maps with named axes: those that are worth it, or all.
@@ -283,13 +283,6 @@ class _Sketcher(Sweeper):
         if any(variable in ends for ends in self._network.ends):
             self.write(given)
         return self._dense
-
-
-def kept_axes(given: Map, *, forward: bool) -> list[int]:
-    """The axes of what is swept from that are whole at the other end, together or in parts."""
-    shared = set(given.shared)
-    axes = given.ins if forward else given.outs
-    return [i for i, axis in enumerate(axes) if axis and all(label in shared for label in axis)]
 
 
 # Batches ------------------------------------------------------------------------

@@ -145,6 +145,14 @@ def flat(axes: Iterable[Axis]) -> list[Label]:
     return [label for axis in axes for label in axis]
 
 
+def in_order(outs: Iterable[Axis], ins: Iterable[Axis]) -> Axis:
+    """The labels of both sides: those of the output, and then what only the input has.
+
+    This is the order of dense results, so that they need not be transposed.
+    """
+    return tuple(dict.fromkeys((*flat(outs), *flat(ins))))
+
+
 def product(labels: Iterable[Label]) -> int:
     """The number of entries along these labels."""
     result = 1

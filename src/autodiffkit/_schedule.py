@@ -137,14 +137,17 @@ class Sketch:
         for i, axis in enumerate(_side(self.maps[ends[0]], self.forward) if ends else ()):
             if not axis:
                 continue
-            kept = tuple(v for v in ends if self._keeps(self.maps[v], i))
+            kept = tuple(v for v in ends if i in kept_axes(self.maps[v], forward=self.forward))
             step = next((step for step, axes in self.losses if i in axes), None)
             found.append(Fate(i, kept, None if len(kept) == len(ends) else step))
         return found
 
-    def _keeps(self, given: Map, axis: int) -> bool:
-        shared = given.shared
-        return all(label in shared for label in _side(given, self.forward)[axis])
+
+def kept_axes(given: Map, *, forward: bool) -> list[int]:
+    """The axes of what is swept from that are whole at the other end, together or in parts."""
+    shared = set(given.shared)
+    axes = _side(given, forward)
+    return [i for i, axis in enumerate(axes) if axis and all(label in shared for label in axis)]
 
 
 def _side(given: Map, forward: bool) -> tuple[Axis, ...]:
