@@ -4,6 +4,7 @@ import importlib.metadata
 import inspect
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import autodiffkit as adk
@@ -11,23 +12,41 @@ import autodiffkit as adk
 NAMES = [
     "AnnotationError",
     "AutodiffError",
+    "Curl",
+    "DirectionalDerivative",
+    "Divergence",
+    "Eigh",
     "Gradient",
     "Hessian",
+    "HessianDiagonal",
     "Jacobian",
+    "Laplacian",
     "LinearMap",
+    "MatrixError",
     "ModeError",
     "NotDifferentiableError",
     "NotDifferentiatedError",
+    "OperatorPlan",
     "Plan",
     "Record",
     "ResultTooLargeError",
+    "SVD",
     "SelectionError",
     "SignatureError",
+    "Slogdet",
     "StructureError",
+    "SymmetricMatrix",
+    "curl",
+    "directional_derivative",
+    "divergence",
+    "fisher",
+    "gauss_newton",
     "grad",
     "hessian",
+    "hessian_diagonal",
     "hvp",
     "jacobian",
+    "laplacian",
     "linearize",
 ]
 
@@ -50,6 +69,7 @@ def test_each_is_documented_in_the_code_and_in_the_reference(name):
 def test_exceptions_are_of_the_builtin_kinds_that_people_catch():
     assert issubclass(adk.NotDifferentiatedError, (AttributeError, KeyError))
     assert issubclass(adk.ResultTooLargeError, MemoryError)
+    assert issubclass(adk.MatrixError, np.linalg.LinAlgError)
     for error in (adk.ModeError, adk.SelectionError, adk.StructureError):
         assert issubclass(error, ValueError)
     for error in (adk.NotDifferentiableError, adk.SignatureError):

@@ -229,7 +229,7 @@ def test_a_linear_map_says_that_it_stores_no_blocks():
         _ = L.x
     assert str(caught.value) == (
         "linearize(model) has no attribute 'x': it stores no blocks. Multiply with mv and rmv, or "
-        "use adk.jacobian, whose result has a block for each argument."
+        "use .materialise(), whose result has a block for each argument."
     )
     with pytest.raises(AttributeError, match=r"linearize\(model\) keeps no gradient"):
         _ = L.grad

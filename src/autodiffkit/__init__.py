@@ -7,8 +7,14 @@ from autodiffkit._api import hessian as hessian
 from autodiffkit._api import hvp as hvp
 from autodiffkit._api import jacobian as jacobian
 from autodiffkit._api import linearize as linearize
+from autodiffkit._api_operators import curl as curl
+from autodiffkit._api_operators import directional_derivative as directional_derivative
+from autodiffkit._api_operators import divergence as divergence
+from autodiffkit._api_operators import hessian_diagonal as hessian_diagonal
+from autodiffkit._api_operators import laplacian as laplacian
 from autodiffkit._errors import AnnotationError as AnnotationError
 from autodiffkit._errors import AutodiffError as AutodiffError
+from autodiffkit._errors import MatrixError as MatrixError
 from autodiffkit._errors import ModeError as ModeError
 from autodiffkit._errors import NotDifferentiableError as NotDifferentiableError
 from autodiffkit._errors import NotDifferentiatedError as NotDifferentiatedError
@@ -16,11 +22,23 @@ from autodiffkit._errors import ResultTooLargeError as ResultTooLargeError
 from autodiffkit._errors import SelectionError as SelectionError
 from autodiffkit._errors import SignatureError as SignatureError
 from autodiffkit._errors import StructureError as StructureError
+from autodiffkit._gauss_newton import fisher as fisher
+from autodiffkit._gauss_newton import gauss_newton as gauss_newton
 from autodiffkit._hessian import Hessian as Hessian
+from autodiffkit._linear_algebra import SVD as SVD
+from autodiffkit._linear_algebra import Eigh as Eigh
+from autodiffkit._linear_algebra import Slogdet as Slogdet
 from autodiffkit._linear_map import LinearMap as LinearMap
+from autodiffkit._operator_plan import OperatorPlan as OperatorPlan
+from autodiffkit._operators import Curl as Curl
+from autodiffkit._operators import DirectionalDerivative as DirectionalDerivative
+from autodiffkit._operators import Divergence as Divergence
+from autodiffkit._operators import HessianDiagonal as HessianDiagonal
+from autodiffkit._operators import Laplacian as Laplacian
 from autodiffkit._plan import Plan as Plan
 from autodiffkit._records import Record as Record
 from autodiffkit._result import Gradient as Gradient
 from autodiffkit._result import Jacobian as Jacobian
+from autodiffkit._symmetric import SymmetricMatrix as SymmetricMatrix
 
 __version__ = _version("autodiffkit")

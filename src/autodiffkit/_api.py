@@ -1,11 +1,11 @@
 """The transforms: `jacobian`, `hessian`, `grad`, `linearize`, `hvp`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Literal, ParamSpec, TypedDict, TypeVar, Unpack, overload
 
 from autodiffkit._flat_call import Options
 from autodiffkit._planning import Layout, Mode
-from autodiffkit._selection import Predicate
+from autodiffkit._selection import Blocks, Of, Wrt
 from autodiffkit._transforms import (
     GradTransform,
     HessianTransform,
@@ -16,9 +16,6 @@ from autodiffkit._transforms import (
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-Wrt = str | Sequence[str] | Predicate | None
-Of = str | Sequence[str] | None
 
 
 class _Options(TypedDict, total=False):
@@ -32,7 +29,15 @@ class _Options(TypedDict, total=False):
     layout: Layout
 
 
-def _transform(kind: type[Any], f: Callable[..., Any] | None, options: Options) -> Any:
+class _HessianOptions(_Options, total=False):
+    """Those of second derivatives."""
+
+    blocks: Blocks
+
+
+def transform(
+    kind: Callable[[Any, Options], Any], f: Callable[..., Any] | None, options: Options
+) -> Any:
     """The wrapped function; without a function, the decorator that waits for one."""
     if f is None:
         return lambda function: kind(function, options)
@@ -107,7 +112,7 @@ def jacobian(
             promotion of both dtypes. Its `.plan(...)` tells which sweeps would run.
     """
     options = Options(wrt, of, mode, has_aux, holomorphic, typecheck, layout)
-    return _transform(JacobianTransform, f, options)
+    return transform(JacobianTransform, f, options)
 
 
 @overload
@@ -159,28 +164,28 @@ def grad(
             the structure and the shapes of argument `x`; `G.value` is what `f` returned.
     """
     options = Options(wrt, of, mode, has_aux, holomorphic, typecheck, layout, scalar=True)
-    return _transform(GradTransform, f, options)
+    return transform(GradTransform, f, options)
 
 
 @overload
 def hessian(
-    f: Callable[P, tuple[R, Any]], /, *, has_aux: Literal[True], **options: Unpack[_Options]
+    f: Callable[P, tuple[R, Any]], /, *, has_aux: Literal[True], **options: Unpack[_HessianOptions]
 ) -> HessianTransform[P, R]: ...
 @overload
 def hessian(
-    f: Callable[P, R], /, *, has_aux: Literal[False] = ..., **options: Unpack[_Options]
+    f: Callable[P, R], /, *, has_aux: Literal[False] = ..., **options: Unpack[_HessianOptions]
 ) -> HessianTransform[P, R]: ...
 @overload
 def hessian(
-    f: Callable[P, Any], /, *, has_aux: bool, **options: Unpack[_Options]
+    f: Callable[P, Any], /, *, has_aux: bool, **options: Unpack[_HessianOptions]
 ) -> HessianTransform[P, Any]: ...
 @overload
 def hessian(
-    *, has_aux: Literal[True], **options: Unpack[_Options]
+    *, has_aux: Literal[True], **options: Unpack[_HessianOptions]
 ) -> Callable[[Callable[P, tuple[R, Any]]], HessianTransform[P, R]]: ...
 @overload
 def hessian(
-    *, has_aux: Literal[False] = ..., **options: Unpack[_Options]
+    *, has_aux: Literal[False] = ..., **options: Unpack[_HessianOptions]
 ) -> Callable[[Callable[P, R]], HessianTransform[P, R]]: ...
 def hessian(
     f: Callable[..., Any] | None = None,
@@ -193,6 +198,7 @@ def hessian(
     holomorphic: bool = False,
     typecheck: bool = True,
     layout: Layout = "dense",
+    blocks: Blocks = None,
 ) -> Any:
     """The second derivatives of a function of named arguments.
 
@@ -211,14 +217,18 @@ def hessian(
         typecheck: As for `jacobian`.
         layout: As for `jacobian`. A `"compact"` block has the axes once and first that its second
             argument shares with the output or with the first argument.
+        blocks: Which blocks, as pairs of paths or globs of what is differentiated: of
+            `[("w", "b")]` there is `H.w.b` alone. `"diagonal"` means those of each argument with
+            itself. The others are neither swept nor stored, so what needs all of them, such as
+            `H.mv`, is refused.
 
     Returns:
         A callable Equinox module with the signature of `f` that returns a `Hessian`: `H.x.y` is
             the block of the output's shape followed by those of `x` and of `y`; `H.value` and, of
             a scalar, `H.grad` come from the same pass.
     """
-    options = Options(wrt, of, mode, has_aux, holomorphic, typecheck, layout)
-    return _transform(HessianTransform, f, options)
+    options = Options(wrt, of, mode, has_aux, holomorphic, typecheck, layout, blocks)
+    return transform(HessianTransform, f, options)
 
 
 @overload
@@ -270,7 +280,7 @@ def linearize(
             `LinearMap`: `L.mv(x=dx)` pushes a tangent, `L.rmv(dy)` pulls a cotangent back.
     """
     options = Options(wrt, of, mode, has_aux, holomorphic, typecheck, layout)
-    return _transform(LinearizeTransform, f, options)
+    return transform(LinearizeTransform, f, options)
 
 
 @overload
@@ -324,4 +334,4 @@ def hvp(
             the same pass.
     """
     options = Options(wrt, of, mode, has_aux, holomorphic, typecheck, layout, scalar=True)
-    return _transform(HvpTransform, f, options)
+    return transform(HvpTransform, f, options)

@@ -5,19 +5,19 @@ compile. That many are kept as the matrix that they form, and a block is cut out
 looked at.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, overload
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array
 
 from autodiffkit._compact import Shared, compact_shape, expanded, multiplied
 from autodiffkit._jax_compat import is_eager
 from autodiffkit._leaves import LeafSpec, derivative_dtype, is_complex, promote, slices
 from autodiffkit._paths import Path
-from autodiffkit._vectors import filled, matrix, multiply, summed
+from autodiffkit._vectors import joined, matrix, multiply, summed
 
 # More blocks than this are stored as a matrix, if there are this many times fewer leaves.
 _MANY = 64
@@ -30,13 +30,14 @@ class BlockTable(eqx.Module):
     The arrays are blocks, row by row, or the one matrix `(m, n)` that they form: that
     depends on the specifications alone. What `vmap` or `scan` have put before the axes of
     an array stays there. In a compact table, blocks have the axes that output and input share once
-    and first.
+    and first. A partial table has some of the blocks; in the place of the others there is `None`.
     """
 
     _arrays: tuple[Any, ...]
     _targets: tuple[LeafSpec, ...] = eqx.field(static=True)
     _sources: tuple[LeafSpec, ...] = eqx.field(static=True)
     _shared: tuple[Shared, ...] | None = eqx.field(static=True, default=None)
+    _kept: tuple[tuple[int, int], ...] | None = eqx.field(static=True, default=None)
 
     @property
     def is_compact(self) -> bool:
@@ -45,7 +46,29 @@ class BlockTable(eqx.Module):
 
     def shared(self, i: int, j: int) -> Shared:
         """The axes that a block has once, as pairs of the output's and the input's."""
-        return () if self._shared is None else self._shared[i * len(self._sources) + j]
+        number = self._number(i, j)
+        return () if self._shared is None or number is None else self._shared[number]
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether some of the blocks are missing."""
+        return self._kept is not None
+
+    @property
+    def pairs(self) -> Sequence[tuple[int, int]]:
+        """The blocks there are, by output and source number."""
+        if self._kept is not None:
+            return self._kept
+        return list(itertools.product(range(len(self._targets)), range(len(self._sources))))
+
+    def has(self, i: int, j: int) -> bool:
+        """Whether there is a block of this output by this source."""
+        return self._kept is None or (i, j) in self._kept
+
+    def _number(self, i: int, j: int) -> int | None:
+        if self._kept is None:
+            return i * len(self._sources) + j
+        return self._kept.index((i, j)) if (i, j) in self._kept else None
 
     @property
     def dense(self) -> "BlockTable":
@@ -53,15 +76,25 @@ class BlockTable(eqx.Module):
         if self._shared is None:
             return self
 
-        def block(i: int, j: int) -> Array:
-            shapes = self._targets[i].shape, self._sources[j].shape
-            return expanded(self.block(i, j), self.shared(i, j), *shapes)
+        if self._kept is not None:
+            blocks = {pair: (self.dense_block(*pair), ()) for pair in self._kept}
+            return partial_table(blocks, self._targets, self._sources, compact=False)
+        return from_function(self.dense_block, self._targets, self._sources)
 
-        return from_function(block, self._targets, self._sources)
+    def dense_block(self, i: int, j: int) -> Array:
+        """A block with all axes of the output and of the input."""
+        if self._shared is None:
+            return self.block(i, j)
+        shapes = self._targets[i].shape, self._sources[j].shape
+        return expanded(self.block(i, j), self.shared(i, j), *shapes)
 
     @property
     def _packed(self) -> bool:
-        return self._shared is None and worth_packing(self._targets, self._sources)
+        return (
+            self._shared is None
+            and self._kept is None
+            and worth_packing(self._targets, self._sources)
+        )
 
     def __len__(self) -> int:
         return len(self._targets)
@@ -81,7 +114,8 @@ class BlockTable(eqx.Module):
     def block(self, i: int, j: int) -> Any:
         """The block of an output by a source."""
         if not self._packed:
-            return self._arrays[i * len(self._sources) + j]
+            number = self._number(i, j)
+            return None if number is None else self._arrays[number]
         (whole,) = self._arrays
         target, source = self._targets[i], self._sources[j]
         lead = whole.shape[:-2]
@@ -106,6 +140,13 @@ class BlockTable(eqx.Module):
     def take(self, rows: Sequence[int]) -> "BlockTable":
         """The table of some of the outputs."""
         targets = tuple(self._targets[i] for i in rows)
+        if self._kept is not None:
+            blocks = {
+                (rows.index(i), j): (self.block(i, j), self.shared(i, j))
+                for i, j in self._kept
+                if i in rows
+            }
+            return partial_table(blocks, targets, self._sources, compact=self.is_compact)
         if self._shared is not None:
             return compact_table(
                 lambda i, j: (self.block(rows[i], j), self.shared(rows[i], j)),
@@ -120,9 +161,8 @@ class BlockTable(eqx.Module):
         if self._packed:
             return [(self._arrays[0], (_size(self._targets), _size(self._sources)))]
         shapes = [
-            compact_shape(self.shared(i, j), target.shape, source.shape)
-            for i, target in enumerate(self._targets)
-            for j, source in enumerate(self._sources)
+            compact_shape(self.shared(i, j), self._targets[i].shape, self._sources[j].shape)
+            for i, j in self.pairs
         ]
         return list(zip(self._arrays, shapes, strict=True))
 
@@ -131,7 +171,7 @@ class BlockTable(eqx.Module):
         """The names of what is stored; the matrix has none."""
         if self._packed:
             return [()]
-        return [t.path + s.path for t in self._targets for s in self._sources]
+        return [self._targets[i].path + self._sources[j].path for i, j in self.pairs]
 
     def multiply(
         self, vector: list[Array | None], outs: Sequence[LeafSpec], *, transpose: bool
@@ -146,9 +186,7 @@ class BlockTable(eqx.Module):
             )
         if not self._packed:
             return multiply(list(self), vector, outs, transpose=transpose)
-        packed: list[Array | None] = [
-            _joined(vector, self._targets if transpose else self._sources)
-        ]
+        packed: list[Array | None] = [joined(vector, self._targets if transpose else self._sources)]
         spec = LeafSpec((), (_size(outs),), promote(out.dtype for out in outs))
         (product,) = multiply([list(self._arrays)], packed, [spec], transpose=transpose)
         return [
@@ -218,6 +256,20 @@ def compact_table(
     return BlockTable(arrays, tuple(targets), tuple(sources), shared)
 
 
+def partial_table(
+    blocks: Mapping[tuple[int, int], tuple[Array, Shared]],
+    targets: Sequence[LeafSpec],
+    sources: Sequence[LeafSpec],
+    *,
+    compact: bool,
+) -> BlockTable:
+    """A table of some of the blocks, each with what it shares."""
+    kept = tuple(sorted(blocks))
+    arrays = tuple(blocks[pair][0] for pair in kept)
+    shared = tuple(blocks[pair][1] for pair in kept) if compact else None
+    return BlockTable(arrays, tuple(targets), tuple(sources), shared, kept)
+
+
 def from_matrix(
     whole: Array, targets: Sequence[LeafSpec], sources: Sequence[LeafSpec]
 ) -> BlockTable:
@@ -225,11 +277,20 @@ def from_matrix(
     return BlockTable((whole,), tuple(targets), tuple(sources))
 
 
+def table_of(whole: Array, targets: Sequence[LeafSpec], sources: Sequence[LeafSpec]) -> BlockTable:
+    """A table of the blocks that form a matrix, in the dtypes that derivatives have."""
+    if worth_packing(targets, sources):
+        dtype = derivative_dtype(targets[0], sources[0])
+        return from_matrix(whole.astype(dtype), targets, sources)
+    rows, columns = slices(targets), slices(sources)
+
+    def block(i: int, j: int) -> Array:
+        target, source = targets[i], sources[j]
+        cut = whole[rows[i], columns[j]].astype(derivative_dtype(target, source))
+        return cut.reshape(target.shape + source.shape)
+
+    return from_function(block, targets, sources)
+
+
 def _size(specs: Sequence[LeafSpec]) -> int:
     return sum(spec.size for spec in specs)
-
-
-def _joined(vector: list[Array | None], specs: Sequence[LeafSpec]) -> Array:
-    leaves = filled(vector, specs)
-    dtype = promote(leaf.dtype for leaf in leaves)
-    return jnp.concatenate([leaf.reshape(-1).astype(dtype) for leaf in leaves])

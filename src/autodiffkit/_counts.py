@@ -25,6 +25,13 @@ class Computed:
     """What stands for an array that has been computed and written."""
 
 
+def written_entries(part: Part) -> int:
+    """How many entries of a part have been written; of what is fused, those that it reads."""
+    if isinstance(part.array, _Fused):
+        return sum(map(written_entries, part.array.reads.values()))
+    return 0 if type(part.array) is object else product(part.axes)
+
+
 class Counts(Factored):
     """Arithmetic that is only counted; an array is stood for by an object.
 

@@ -1,6 +1,7 @@
 """What the transforms share: evaluate once, plan, sweep."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -8,7 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from autodiffkit._block_table import BlockTable, from_function
+from autodiffkit._block_table import BlockTable, from_function, partial_table
+from autodiffkit._compact import Shared
 from autodiffkit._errors import (
     AutodiffError,
     ModeError,
@@ -23,11 +25,20 @@ from autodiffkit._jax_compat import is_eager, is_staging
 from autodiffkit._leaves import Ends, LeafSpec, is_complex
 from autodiffkit._memory import refuse_too_large
 from autodiffkit._paths import show
-from autodiffkit._plan import Plan, log
+from autodiffkit._plan import Plan, joined_plans, log
 from autodiffkit._planning import Sweepable, make_plan
 from autodiffkit._program import FlatFunction, Linear, reason
 from autodiffkit._schedule import Schedule
-from autodiffkit._sweeps import EagerSweeps, StagedSweeps, TracedSweeps, prepare, prepare_plan
+from autodiffkit._selection import rectangles, select_blocks
+from autodiffkit._sweeps import (
+    EagerSweeps,
+    LinearSweeps,
+    StagedSweeps,
+    TracedSweeps,
+    prepare,
+    prepare_plan,
+)
+from autodiffkit._taylor import along, as_staged
 from autodiffkit._trees import Tree, Values
 
 Sweeps = EagerSweeps | StagedSweeps
@@ -103,11 +114,57 @@ def _refuse_unshared(flat: FlatCall, blocks: BlockTable, plan: Plan, schedule: S
         )
 
 
-def linear_map(flat: FlatCall) -> tuple[Evaluated, Linear]:
+def linear_map(flat: FlatCall, selected: Sequence[Any] | None = None) -> tuple[Evaluated, Linear]:
     """The value and the tangent map; the function runs once."""
-    outs, rest, linear = _linearized(flat, _prepared(flat, flat, flat.selected, prepare))
+    selected = flat.selected if selected is None else selected
+    outs, rest, linear = _linearized(flat, _prepared(flat, flat, selected, prepare))
     value, aux = flat.values(outs, rest)
     return Evaluated(value, aux, flat.inputs, flat.outputs, _NONE, _NONE), linear
+
+
+def staged(flat: FlatCall, selected: Sequence[Any], order: int) -> FlatFunction:
+    """The call as a program, where that is how it runs; then what it returns is known."""
+    return _prepared(flat, flat, selected, functools.partial(as_staged, order=order))
+
+
+def along_lines(
+    flat: FlatCall,
+    function: FlatFunction,
+    selected: Sequence[Any],
+    directions: Sequence[Array],
+    order: int,
+) -> tuple[Values, Values, list[Array]]:
+    """The value, the auxiliary data and derivatives along lines; the function runs once.
+
+    Args:
+        flat: The call.
+        function: The same as it is evaluated.
+        selected: Where.
+        directions: For each leaf an array of directions along the first axis.
+        order: Of the derivatives.
+
+    Returns:
+        The value, the auxiliary data, and for each output an array of derivatives along the first
+        axis.
+    """
+
+    def run(function: FlatFunction, primals: Sequence[Any]) -> Any:
+        def one(*direction: Array) -> Any:
+            return along(function, primals, direction, order)
+
+        return jax.vmap(one, out_axes=(None, None, 0))(*directions)
+
+    try:
+        outs, rest, found = _prepared(flat, function, selected, run)
+    except ModeError as error:
+        cause: Any = error.__cause__
+        raise ModeError(
+            f"{flat.call}: derivatives along lines are pushed forward, and this function cannot "
+            "be. adk.grad, adk.hessian and adk.hessian_diagonal may go round what refuses."
+            + listed([reason(error if cause is None else cause)])
+        ) from error
+    value, aux = flat.values(outs, rest)
+    return value, aux, found
 
 
 def _prepared(
@@ -167,14 +224,17 @@ class FlatGradient:
     targets: tuple[LeafSpec, ...]
     symmetric: bool  # whether no rule of the user's can make mixed derivatives unequal
 
-    def __init__(self, flat: FlatCall, *, stored: bool) -> None:
+    def __init__(
+        self, flat: FlatCall, *, stored: bool, function: FlatFunction | None = None
+    ) -> None:
         self._flat = flat
+        self._function = flat if function is None else function
         self._stored = stored  # whether the second derivative is going to be
 
     def __call__(self, *selected: Array) -> tuple[list[Array], list[Any]]:
         """Runs the function and sweeps its first derivative."""
         flat = self._flat
-        sweeps = _prepared(flat, flat, selected, prepare)
+        sweeps = _prepared(flat, self._function, selected, prepare)
         if not flat.holomorphic:
             _refuse_complex_sources(flat)
         ends = dataclasses.replace(flat.ends, compact=False)
@@ -204,8 +264,11 @@ class FlatGradient:
 
 def second_derivative(flat: FlatCall) -> Evaluated:
     """The value and both derivatives; the function runs once."""
-    gradient = FlatGradient(flat, stored=is_eager(flat.selected) and not flat.is_compact)
+    is_whole = not flat.is_compact and flat.blocks is None
+    gradient = FlatGradient(flat, stored=is_eager(flat.selected) and is_whole)
     sweeps = _prepared(flat, gradient, flat.selected, prepare)
+    if flat.blocks is not None:
+        return _selected_blocks(flat, gradient, sweeps)
     plan, schedule = _plan_of_gradient(flat, gradient, sweeps)
     log(plan)
     first, rest, second = sweeps.run(schedule)
@@ -241,32 +304,91 @@ def plan_second(flat: FlatCall, selected: Sequence[Any]) -> Plan:
     """The plan of the second derivative, which is not computed."""
     gradient = FlatGradient(flat, stored=False)
     sweeps = _prepared(flat, gradient, selected, prepare_plan)
+    if flat.blocks is not None:
+        parts = _parts_of_gradient(flat, gradient)
+        plans = [
+            _plan_of_gradient(flat, gradient, sweeps, part, abstract=True)[0] for part in parts
+        ]
+        return joined_plans(plans)
     return _plan_of_gradient(flat, gradient, sweeps, abstract=True)[0]
+
+
+def _selected_blocks(
+    flat: FlatCall, gradient: FlatGradient, sweeps: EagerSweeps | StagedSweeps
+) -> Evaluated:
+    """The blocks that were asked for, rectangle by rectangle."""
+    first, rest, linear = _linearized(flat, sweeps)
+    found: dict[tuple[int, int], tuple[Array, Shared]] = {}
+    plans: list[Plan] = []
+    for part in _parts_of_gradient(flat, gradient):
+        assert part.rows is not None
+        assert part.columns is not None
+        if is_eager(flat.selected) and not flat.is_compact:
+            refuse_too_large(flat.call, part.targets, part.sources, flat.selected)
+        swept = LinearSweeps(linear, part)
+        plan, schedule = _plan_of_gradient(flat, gradient, swept, part)
+        plans.append(plan)
+        table = swept.run(schedule)
+        if schedule.mirrored:
+            table = _mirrored(table, schedule, part.targets, part.sources)
+        for i, row in enumerate(part.rows):
+            for j, column in enumerate(part.columns):
+                found[row, column] = table.block(i, j), table.shared(i, j)
+    log(joined_plans(plans))
+    table = partial_table(found, gradient.targets, flat.inputs.specs, compact=flat.is_compact)
+    return gradient.evaluated(first, rest, table)
+
+
+def _parts_of_gradient(flat: FlatCall, gradient: FlatGradient) -> list[Ends]:
+    """The rectangles of blocks that were asked for."""
+    sources = flat.inputs.specs
+    ends = Ends(sources, gradient.targets, flat.holomorphic, flat.is_compact)
+    pairs = select_blocks(flat.call, flat.blocks, sources)
+    starts = range(0, len(gradient.targets), len(sources))
+    return [
+        ends.only([start + i for start in starts for i in rows], columns)
+        for rows, columns in rectangles(pairs)
+    ]
 
 
 def _plan_of_gradient(
     flat: FlatCall,
     gradient: FlatGradient,
-    sweeps: EagerSweeps | TracedSweeps,
+    sweeps: EagerSweeps | TracedSweeps | LinearSweeps,
+    part: Ends | None = None,
     *,
     abstract: bool = False,
 ) -> tuple[Plan, Schedule]:
-    sweeps.name(Ends(flat.inputs.specs, gradient.targets, flat.holomorphic, flat.is_compact))
+    symmetric = gradient.symmetric and not flat.is_compact
+    if part is None:
+        part = Ends(flat.inputs.specs, gradient.targets, flat.holomorphic, flat.is_compact)
+    else:  # of each output, as many rows as columns, and the same
+        assert part.rows is not None
+        assert part.columns is not None
+        count = len(gradient.targets) // len(flat.inputs.specs)
+        symmetric &= part.rows[: len(part.rows) // count] == part.columns
+    if not isinstance(sweeps, LinearSweeps):
+        sweeps.name(part)
     return _planned(
         flat,
         sweeps,
         flat.mode,
         held=flat.held,
         gradient=gradient.plan,
-        symmetric=gradient.symmetric and not flat.is_compact,
+        symmetric=symmetric,
         abstract=abstract,
     )
 
 
-def second_linear_map(flat: FlatCall) -> tuple[Evaluated, Linear]:
+def second_linear_map(
+    flat: FlatCall,
+    selected: Sequence[Any] | None = None,
+    function: FlatFunction | None = None,
+) -> tuple[Evaluated, Linear]:
     """The value, the first derivative and its tangent map; the function runs once."""
-    gradient = FlatGradient(flat, stored=False)
-    first, rest, linear = _linearized(flat, _prepared(flat, gradient, flat.selected, prepare))
+    selected = flat.selected if selected is None else selected
+    gradient = FlatGradient(flat, stored=False, function=function)
+    first, rest, linear = _linearized(flat, _prepared(flat, gradient, selected, prepare))
     return gradient.evaluated(first, rest, _NONE), linear
 
 
@@ -275,6 +397,7 @@ def _refuse_complex_sources(flat: FlatCall) -> None:
     if rows:
         raise NotDifferentiableError(
             f"{flat.call}: the gradient by a complex argument is not holomorphic, so its second "
-            "derivative is not one array. Differentiate by real and imaginary parts, or pass "
-            "holomorphic=True if the function is." + listed(columns(rows))
+            "derivative is not one array. Differentiate by real and imaginary parts"
+            + (", or pass holomorphic=True if the function is." if flat.may_be_holomorphic else ".")
+            + listed(columns(rows))
         )

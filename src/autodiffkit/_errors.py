@@ -3,6 +3,8 @@
 import difflib
 from collections.abc import Iterable, Sequence
 
+import numpy as np
+
 
 class AutodiffError(Exception):
     """Base of every exception that autodiffkit raises on its own account."""
@@ -34,6 +36,10 @@ class ResultTooLargeError(AutodiffError, MemoryError):
 
 class StructureError(AutodiffError, ValueError):
     """A vector, a path or a batched result does not fit the derivative's structure."""
+
+
+class MatrixError(AutodiffError, np.linalg.LinAlgError):
+    """A matrix is singular, indefinite or not square where the method needs it otherwise."""
 
 
 class NotDifferentiatedError(AutodiffError, AttributeError, KeyError):

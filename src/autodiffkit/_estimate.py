@@ -202,16 +202,30 @@ def sketch(
     *,
     apart: Collection[int] = (),
     forward: bool = True,
+    written: bool = True,
 ) -> Sketch:
-    """Follows the axes of a variable through steps."""
+    """Follows the axes of a variable through steps.
+
+    Args:
+        network: The linear program.
+        variable: What is swept from.
+        steps: The steps to take.
+        apart: Variables that pulling does not pass.
+        forward: Whether to push.
+        written: Whether results are written as one array each, at the ends.
+
+    Returns:
+        What it takes, and what it leads to.
+    """
     sweeper = _Sketcher(network, variable)
     maps = (
         sweeper.push(variable, ONE, steps) if forward else sweeper.pull(variable, ONE, steps, apart)
     )
     # A complex variable has two directions an entry, and a map each.
     times = network.capacities[variable] // network.sizes[variable]
-    for v in {*itertools.chain(*network.ends)} & maps.keys() - {variable}:
-        sweeper.write(maps[v])
+    if written:
+        for v in {*itertools.chain(*network.ends)} & maps.keys() - {variable}:
+            sweeper.write(maps[v])
     work = Work(*(times * x for x in sweeper.counts.work))
     directions = times * max(sweeper.directions(x, forward=forward) for x in maps.values())
     ends = {*itertools.chain(*network.ends), *apart}

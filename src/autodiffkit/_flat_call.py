@@ -28,9 +28,9 @@ from autodiffkit._leaves import (
     is_numeric,
     leaf_spec,
 )
-from autodiffkit._linear_map import StructuredMap
 from autodiffkit._paths import Path, all_parts, component, names_part, show
 from autodiffkit._signature import BoundCall
+from autodiffkit._structured_map import StructuredMap
 from autodiffkit._trees import Tree, Values
 from autodiffkit._typecheck import checked, result_node
 from autodiffkit._walk import annotations_of
@@ -44,10 +44,11 @@ class Options:
     of: Any = None
     mode: str = "auto"
     has_aux: bool = False
-    holomorphic: bool = False
+    holomorphic: bool | None = False  # None where there is no such option
     typecheck: bool = True
     layout: str = "dense"
-    scalar: bool = False  # whether the transform needs one scalar output
+    blocks: Any = None  # pairs of patterns, or "diagonal"; None means all
+    scalar: bool | str = False  # whether one scalar output is needed; of what, if not of the output
 
 
 class FlatCall:
@@ -60,9 +61,11 @@ class FlatCall:
         self.name = name
         self.inputs: Inputs = bound.inputs
         self.selected: Sequence[Any] = bound.selected
-        self.holomorphic = options.holomorphic
+        self.holomorphic = bool(options.holomorphic)
+        self.may_be_holomorphic = options.holomorphic is not None
         self.mode = options.mode
         self.is_compact = options.layout == "compact"
+        self.blocks = options.blocks
         self._bound = bound
         self._options = options
         self._passive: list[Any] = []  # leaves of value and aux that are no traced arrays
@@ -176,8 +179,10 @@ class FlatCall:
             rows += [(f"output {show(spec.path)}".rstrip(), str(spec)) for spec in targets]
             raise NotDifferentiableError(
                 f"{self.call}: a complex output of a complex input has a derivative only where "
-                "the function is holomorphic. Pass holomorphic=True if it is; otherwise "
-                "differentiate real and imaginary parts." + listed(columns(rows))
+                "the function is holomorphic. "
+                + ("Pass holomorphic=True if it is; otherwise" if self.may_be_holomorphic else "Do")
+                + " differentiate real and imaginary parts."
+                + listed(columns(rows))
             )
 
     def _check_scalar(self) -> None:
@@ -190,6 +195,11 @@ class FlatCall:
                 )
             return
         rows = [(show(spec.path) or "output", str(spec)) for spec in specs]
+        if self._options.scalar == "loss":
+            raise NotDifferentiableError(
+                f"{self.call}: the loss must return one real scalar. It returned:"
+                + listed(columns([(show(spec.path) or "loss", str(spec)) for spec in specs]))
+            )
         remedy = ""
         if len(specs) > 1:
             remedy = ", or choose one with of='...'"

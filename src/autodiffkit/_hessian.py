@@ -1,36 +1,17 @@
-"""Second derivatives as results: `H.<a>.<b>`."""
+"""Second derivatives as results."""
 
-import dataclasses
-from collections.abc import Iterable, Sequence
-from typing import Any, ClassVar, SupportsIndex
+from typing import Any, ClassVar
 
-import equinox as eqx
-import jax.numpy as jnp
-import lineax as lx
-from jaxtyping import Array
-
-from autodiffkit._block_table import BlockTable, Row
+from autodiffkit._block_table import BlockTable
 from autodiffkit._errors import NotDifferentiatedError
-from autodiffkit._inputs import Inputs, is_index
-from autodiffkit._linear_map import R_co, is_dunder
-from autodiffkit._paths import Path, missing, show
-from autodiffkit._result import Derivative, Gradient, block_table, describe_block
-from autodiffkit._trees import LEAF, Part, Tree
-from autodiffkit._vectors import Labels, labels
+from autodiffkit._pairs import bare, is_scalar
+from autodiffkit._paths import Path
+from autodiffkit._result import Derivative, Gradient
+from autodiffkit._structured_map import R_co
+from autodiffkit._symmetric import Symmetric
 
 
-def is_scalar(outputs: Tree) -> bool:
-    """Whether exactly one scalar was differentiated."""
-    return len(outputs.specs) == 1 and outputs.specs[0].shape == ()
-
-
-def bare(outputs: Tree) -> Tree:
-    """The one differentiated leaf of the outputs without the containers around it."""
-    (leaf,) = outputs.specs
-    return Tree(LEAF, (dataclasses.replace(leaf, path=()),))
-
-
-class Hessian(Derivative[R_co]):
+class Hessian(Symmetric, Derivative[R_co]):
     """The second derivatives of a function's outputs with respect to its arguments.
 
     `H.x.y` is the block by `x` and then by `y`, of the output's shape, then that of `x`, then
@@ -47,19 +28,8 @@ class Hessian(Derivative[R_co]):
         return [*super()._leaf_paths(), *first]
 
     @property
-    def _codomain(self) -> Tree:
-        outputs = bare(self._outputs) if is_scalar(self._outputs) else self._outputs
-        return outputs.compose(self._domain)
-
-    @property
-    def _row_names(self) -> list[tuple[str, ...]]:
-        return [
-            (*name, show(first.path)) for name in super()._row_names for first in self._domain.specs
-        ]
-
-    @property
-    def _tags(self) -> frozenset[object]:
-        return frozenset({lx.symmetric_tag}) if is_scalar(self._outputs) else frozenset()
+    def _title(self) -> str:
+        return f"Hessian of {self._function}"
 
     @property
     def grad(self) -> Gradient[R_co]:
@@ -75,49 +45,8 @@ class Hessian(Derivative[R_co]):
                 "selects one output."
             )
         outputs = bare(self._outputs)
-        return Gradient(self._first, self._value, self._aux, self._inputs, outputs, self._function)
-
-    def _by_output(self, blocks: BlockTable | None = None) -> list[list[Row]]:
-        """The rows of blocks, grouped by output leaf."""
-        blocks = self._blocks if blocks is None else blocks
-        count = len(self._domain.specs)
-        starts = range(0, len(blocks), count)
-        return [list(blocks[start : start + count]) for start in starts]
-
-    @property
-    def tree(self) -> Any:
-        """The whole: output, record of arguments, argument, record, argument."""
-        inner = self._domain
-        return self._outputs.unflatten([
-            inner.unflatten([inner.unflatten(row) for row in rows]) for rows in self._by_output()
-        ])
-
-    def wrt(self, first: str, second: str | None = None, /) -> Any:
-        """The second-derivative block of two arguments, or of parts of them, by path.
-
-        Args:
-            first: The path that comes first in the block's shape: `"params.w"`.
-            second: The path that comes second. Without it the result is the view that
-                `H.<first>` gives, to be continued: `H.wrt("params.w").x`.
-
-        Returns:
-            The blocks in the structure of the first part, and inside it of the second; with
-            several outputs, inside the output's structure.
-
-        Raises:
-            NotDifferentiatedError: If nothing there was differentiated; it says why.
-        """
-        view = self._wrt_argument(first)
-        return view if second is None else view.wrt(second)
-
-    def _wrt_argument(self, path: str) -> "HessianRow":
-        part = self._inputs.locate(self._name, path)
-        blocks = tuple(tuple(tuple(rows[i]) for i in part.indices) for rows in self._by_output())
-        whole = _alone(part)
-        return HessianRow(blocks, whole, self._inputs, self._outputs, self._function, path)
-
-    def __getitem__(self, path: str | tuple[str, str]) -> Any:
-        return self.wrt(*path) if isinstance(path, tuple) else self.wrt(path)
+        name, value, aux = self._function, self._value, self._aux
+        return Gradient(self._first, self._inputs, outputs, name, _value=value, _aux=aux)
 
     def of(self, path: str, /) -> "Hessian[Any]":
         """The Hessian of a part of the output, by path.
@@ -133,182 +62,12 @@ class Hessian(Derivative[R_co]):
         rows = [count * i + k for i in part.indices for k in range(count)]
         blocks, first = self._blocks.take(rows), self._first.take(part.indices)
         outputs = part.tree.rebased()
-        return type(self)(blocks, value, self._aux, self._inputs, outputs, self._function, first)
-
-    def as_matrix(self) -> Array:
-        """The blocks as a matrix: `(n, n)` of a scalar, `(m, n, n)` of several outputs.
-
-        The outputs' entries come in the order of their leaves; rows and columns follow the
-        differentiated leaves with the arguments in signature order, each leaf in C order.
-
-        Returns:
-            The matrix.
-        """
-        self._refuse_batched()
-        whole = self._blocks.matrix()
-        if is_scalar(self._outputs):
-            return whole
-        # Each row of blocks has axes [output..., first...]; the result [output, row, column].
-        rows = iter(labels(self._codomain.specs))
-        stacks = [
-            jnp.concatenate(
-                [
-                    whole[part].reshape(target.size, first.size, -1)
-                    for first, (_, part) in zip(self._domain.specs, rows, strict=False)
-                ],
-                axis=1,
-            )
-            for target in self._outputs.specs
-        ]
-        return jnp.concatenate(stacks, axis=0)
-
-    @property
-    def row_labels(self) -> Labels:
-        """Paths with slices of the first axis: arguments, or of several outputs the outputs."""
-        return labels(self._domain.specs if is_scalar(self._outputs) else self._outputs.specs)
-
-    def to_jax(self, argnums: SupportsIndex | Iterable[SupportsIndex] | None = None) -> Any:
-        """The structure that `jax.hessian(f, argnums)` returns.
-
-        Args:
-            argnums: A position of the call, several, or `None` for all as a tuple.
-                Arguments passed by keyword have no position and are left out.
-
-        Returns:
-            The blocks, with `None` where nothing was differentiated.
-
-        Raises:
-            StructureError: If there is no such position.
-        """
-        parts = self._inputs.positional(self._name, argnums)
-
-        def shaped(values: Sequence[Any]) -> Any:
-            picked = tuple(part.pick(values) for part in parts)
-            return picked[0] if is_index(argnums) else picked
-
-        return self._outputs.unflatten([
-            shaped([shaped(row) for row in rows]) for rows in self._by_output(self._blocks.dense)
-        ])
-
-    def __repr__(self) -> str:
-        size = self._domain.size
-        width = len(self._domain.specs)
-        outputs = "" if is_scalar(self._outputs) else f"{self._outputs.size} times "
-        rows = (
-            (
-                *(show(target.path) or "output", show(a.path), show(b.path)),
-                *describe_block(
-                    self._blocks.shown(i * width + j, k),
-                    *(target, a, b),
-                    shared=self._blocks.shared(i * width + j, k),
-                ),
-            )
-            for i, target in enumerate(self._outputs.specs)
-            for j, a in enumerate(self._domain.specs)
-            for k, b in enumerate(self._domain.specs)
+        return type(self)(
+            blocks,
+            self._inputs,
+            outputs,
+            self._function,
+            _value=value,
+            _aux=self._aux,
+            _first=first,
         )
-        title = f"Hessian of {self._function}, {outputs}{size} by {size}"
-        count = len(self._blocks) * width
-        return title + block_table(("of", "by", "then by"), rows, count, self._blocks)
-
-
-class HessianRow(eqx.Module):
-    """The second derivatives whose first argument is chosen: what `H.x` gives.
-
-    The second argument completes it, `H.x.y`. Where the first one is a container, its parts
-    are reached as they are in the argument, `H.params["w"].x`, `H.model.layers[0].weight.x`; an
-    attribute that is both a part and the name of an argument means the argument.
-    """
-
-    _blocks: tuple[tuple[tuple[Array, ...], ...], ...]  # [output][leaf of the part][source]
-    _part: Part = eqx.field(static=True)
-    _inputs: Inputs = eqx.field(static=True)
-    _outputs: Tree = eqx.field(static=True)
-    _function: str = eqx.field(static=True)
-    _path: str = eqx.field(static=True)
-
-    @property
-    def _name(self) -> str:
-        return f"hessian({self._function}).{self._path}"
-
-    @property
-    def tree(self) -> Any:
-        """Output, first argument, record of second arguments, second argument."""
-        inner = self._inputs.tree
-        return self._outputs.unflatten([
-            self._part.pick([inner.unflatten(row) for row in rows]) for rows in self._blocks
-        ])
-
-    def wrt(self, path: str, /) -> Any:
-        """The blocks by the second argument, or by a part of it.
-
-        Returns:
-            The blocks in the structure of both parts, inside that of the output.
-
-        Raises:
-            NotDifferentiatedError: If nothing there was differentiated; it says why.
-        """
-        second = self._inputs.locate(self._name, path)
-        return self._outputs.unflatten([
-            self._part.pick([second.pick(row) for row in rows]) for rows in self._blocks
-        ])
-
-    def __getattr__(self, name: str) -> Any:
-        # Reached only when the usual lookup fails; see `Derivative.__getattr__`.
-        if is_dunder(name) or "_inputs" not in self.__dict__:
-            raise AttributeError(name)
-        if name in self._inputs.names:
-            return self.wrt(name)
-        part = self._child(name)
-        return self.wrt(name) if part is None else part
-
-    __iter__ = None  # as for `Derivative`
-
-    def __getitem__(self, key: Any) -> Any:
-        step = str(key)
-        if isinstance(key, int):
-            names = self._part.tree.children()
-            step = names[key] if -len(names) <= key < len(names) else step
-        part = self._child(step)
-        if part is not None:
-            return part
-        children, paths = self._part.tree.children(), self._inputs.paths
-        if children and step not in paths:
-            raise missing(self._name, "part and no argument", step, [*children, *paths])
-        return self.wrt(step)
-
-    def _child(self, step: str) -> "HessianRow | None":
-        if step not in self._part.tree.children():
-            return None
-        part = self._part.tree.at(step, self._name)
-        assert part is not None
-        if not part.indices:
-            raise NotDifferentiatedError(
-                f"{self._name}: no block for {step!r}: {part.tree.why_held()}."
-            )
-        blocks = tuple(tuple(rows[i] for i in part.indices) for rows in self._blocks)
-        path = f"{self._path}.{step}"
-        return HessianRow(blocks, _alone(part), self._inputs, self._outputs, self._function, path)
-
-    def __dir__(self) -> list[str]:
-        return [*super().__dir__(), *self._inputs.names]
-
-    def __repr__(self) -> str:
-        rows = (
-            (
-                *(show(target.path) or "output", show(a.path), show(b.path)),
-                *describe_block(block, target, a, b),
-            )
-            for target, group in zip(self._outputs.specs, self._blocks, strict=True)
-            for a, row in zip(self._part.tree.specs, group, strict=True)
-            for b, block in zip(self._inputs.specs, row, strict=True)
-        )
-        title = f"Hessian of {self._function} by {self._path} and then"
-        count = len(self._outputs.specs) * len(self._part.indices) * len(self._inputs.specs)
-        return title + block_table(("of", "by", "then by"), rows, count, self._blocks)
-
-
-def _alone(part: Part) -> Part:
-    """The part as a whole of its own."""
-    everything = tuple(range(len(part.tree.leaves)))
-    return Part(part.tree, everything, tuple(range(len(part.indices))))

@@ -2,12 +2,14 @@
 
 import dataclasses
 import functools
+import itertools
 import operator
 from typing import Any, Literal
 
 from autodiffkit._errors import NotDifferentiatedError, StructureError
 from autodiffkit._leaves import LeafSpec
 from autodiffkit._paths import all_parts, missing
+from autodiffkit._records import Record
 from autodiffkit._trees import Part, Tree, arguments_tree
 
 
@@ -123,6 +125,27 @@ class Inputs:
                 f"argument{'' if len(parts) == 1 else 's'} of the call (arguments passed by "
                 "keyword have no position)."
             ) from None
+
+
+def inputs_of(tree: Tree) -> Inputs:
+    """A space as arguments: those of a record, or one that is called `output`."""
+    node = tree.treedef.node_data()
+    if node is None or node[0] is not Record:
+        named = dataclasses.replace(
+            tree,
+            leaves=tuple(
+                dataclasses.replace(leaf, path=("output", *leaf.path)) for leaf in tree.leaves
+            ),
+            depth=1,
+        )
+        return Inputs((Argument("output", named),))
+    leaves = iter(tree.leaves)
+    return Inputs(
+        tuple(
+            Argument(name, Tree(child, tuple(itertools.islice(leaves, child.num_leaves)), 1))
+            for name, child in zip(node[1], tree.treedef.children(), strict=True)
+        )
+    )
 
 
 def is_index(argnums: Any) -> bool:

@@ -97,12 +97,26 @@ class Ends:
         targets: The output leaves.
         holomorphic: Whether complex leaves take one direction an entry.
         compact: Whether blocks have shared axes once and first.
+        columns: Which inputs of the program the sources are; `None` means all.
+        rows: Which outputs of the program the targets are.
     """
 
     sources: tuple[LeafSpec, ...]
     targets: tuple[LeafSpec, ...]
     holomorphic: bool
     compact: bool = False
+    columns: tuple[int, ...] | None = None
+    rows: tuple[int, ...] | None = None
+
+    def only(self, rows: Sequence[int], columns: Sequence[int]) -> "Ends":
+        """A part of the matrix of blocks."""
+        return dataclasses.replace(
+            self,
+            sources=tuple(self.sources[j] for j in columns),
+            targets=tuple(self.targets[i] for i in rows),
+            columns=tuple(columns),
+            rows=tuple(rows),
+        )
 
 
 def describe_array(shape: Sequence[int], dtype: Any) -> str:

@@ -1,384 +1,445 @@
-"""What every derivative is: a linear map between structured spaces."""
+"""Linear maps that are applied and not stored: transposes, sums, multiples and products of maps."""
 
 import abc
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn
 
 import equinox as eqx
-import jax.tree_util as jtu
+import jax
+import jax.numpy as jnp
 import lineax as lx
 from jaxtyping import Array
 
-from autodiffkit._errors import (
-    ModeError,
-    NotDifferentiatedError,
-    StructureError,
-    columns,
-    listed,
-)
-from autodiffkit._inputs import Inputs
+from autodiffkit._block_table import BlockTable
+from autodiffkit._errors import NotDifferentiatedError, StructureError, columns, listed
+from autodiffkit._inputs import Inputs, inputs_of
 from autodiffkit._jax_compat import is_eager
-from autodiffkit._leaves import Ends, LeafSpec, is_complex
+from autodiffkit._leaves import Ends, LeafSpec, describe_leaf, is_complex, is_numeric
 from autodiffkit._memory import refuse_too_large
-from autodiffkit._paths import Path, component, show
-from autodiffkit._plan import log
+from autodiffkit._paths import show
+from autodiffkit._plan import Plan, log
 from autodiffkit._planning import make_plan
-from autodiffkit._program import Linear, reason
-from autodiffkit._records import make_record
+from autodiffkit._program import Linear, as_linear
+from autodiffkit._structured_map import R_co, StructuredMap, ask_again, is_dunder
 from autodiffkit._sweeps import LinearSweeps
-from autodiffkit._trees import Tree, Values
-from autodiffkit._vectors import (
-    Labels,
-    collect_vector,
-    filled,
-    labels,
-    refuse_batched,
-)
+from autodiffkit._trees import Tree
+from autodiffkit._vectors import collect_vector, filled, refuse_batched
 
 if TYPE_CHECKING:
     from autodiffkit._result import Gradient
 
-R_co = TypeVar("R_co", covariant=True)
 
+class Composable(StructuredMap):
+    """A map that is transposed, added, scaled and composed; nothing of it is stored."""
 
-class StructuredMap(eqx.Module):
-    """Products with structured vectors, shared by all derivatives.
-
-    A subclass says what its domain and codomain are and multiplies lists of leaves.
-    """
-
-    # To be supplied: the two spaces, and the products of flat leaves.
+    _is_vector = False  # a gradient is one, too
 
     @property
-    @abc.abstractmethod
-    def _domain(self) -> Tree:
-        """What is multiplied."""
-
-    @property
-    @abc.abstractmethod
-    def _codomain(self) -> Tree:
-        """What the product is."""
-
-    @property
-    @abc.abstractmethod
-    def _name(self) -> str:
-        """The derivative, for messages."""
-
-    @abc.abstractmethod
-    def _apply(self, tangents: list[Array | None]) -> list[Array]:
-        """The product, leaf by leaf; `None` is zero."""
-
-    @abc.abstractmethod
-    def _apply_transpose(self, cotangents: list[Array | None]) -> list[Array]:
-        """The product of the transpose."""
+    def _title(self) -> str:
+        """What it is, for people."""
+        return self._name
 
     @abc.abstractmethod
     def as_matrix(self) -> Array:
         """The matrix of the map on its leaves laid end to end."""
 
-    def _leaf_paths(self) -> list[Path]:
-        """The names of the leaves, for a function that returns a derivative."""
-        keyed, _ = jtu.tree_flatten_with_path(self)
-        return [tuple(map(component, keys)) for keys, _ in keyed]
-
-    # What users call.
-
-    def mv(self, vector: Any = None, /, **arguments: Any) -> Any:
-        """The product with a structured vector.
-
-        Args:
-            vector: A `Record` or a dict by argument name, or the bare argument when only
-                one was differentiated. Leaves have the shapes of the arguments' leaves.
-            **arguments: The same by keyword: `J.mv(x=dx)`.
-
-        Returns:
-            The product, in the structure of the output; of a Hessian, a record by argument.
-            What the vector leaves out counts as zero.
-
-        Raises:
-            StructureError: If a leaf fits nothing in the derivative, or has another shape.
-        """
-        if arguments and vector is not None:
-            raise StructureError(
-                f"{self._name}.mv: give the vector either by position or by keyword, not both."
-            )
-        given = make_record(tuple(arguments), tuple(arguments.values())) if arguments else vector
-        tangents = collect_vector(self._domain, given, f"{self._name}.mv")
-        return self._codomain.unflatten(self._apply(tangents))
-
-    def rmv(self, vector: Any, /) -> Any:
-        """The product of the transpose (not conjugated) with a structured vector.
-
-        Args:
-            vector: In the structure of the output; of a Hessian of a scalar, like `mv`'s.
-
-        Returns:
-            A record by argument.
-
-        Raises:
-            StructureError: If a leaf fits nothing in the derivative, or has another shape.
-        """
-        cotangents = collect_vector(self._codomain, vector, f"{self._name}.rmv")
-        return self._domain.unflatten(self._apply_transpose(cotangents))
-
-    def _not_an_array(self, *_: Any, **__: Any) -> NoReturn:
-        raise StructureError(
-            f"{self._name} is no single array, but blocks with names. .as_matrix() gives the "
-            "matrix, for a function that takes an array."
-        )
-
-    __jax_array__ = _not_an_array
-    __array__ = _not_an_array
-
-    def __matmul__(self, vector: Any) -> Any:
-        return self.mv(vector)
-
     @property
-    def T(self) -> "Transposed":  # noqa: N802  # the name that matrices have for it
-        """The transpose (not conjugated), with `mv`, `rmv`, `T` and `as_matrix`."""
+    def T(self) -> "LinearMap[Any]":  # noqa: N802  # the name that matrices have for it
+        """The transpose (not conjugated), as a `LinearMap`."""
         return Transposed(self)
 
-    def as_lineax(self) -> lx.AbstractLinearOperator:
-        """The map as a `lineax` operator over the same pytrees.
+    def __matmul__(self, other: Any) -> Any:
+        """The product with another map, as a `LinearMap`; or with a structured vector."""
+        if isinstance(other, Composable) and not other._is_vector:
+            return Composed(self, other)
+        return self.mv(other)
 
-        Its input structure is a record by argument and its output structure that of the
-        function's output (of a Hessian, a record by argument).
+    def __add__(self, other: Any) -> "LinearMap[Any]":
+        if isinstance(other, Composable):
+            return Sum(self, other)
+        return NotImplemented
 
-        Returns:
-            The operator.
+    def __radd__(self, other: Any) -> Any:
+        # `sum` begins with a zero.
+        return self if isinstance(other, int) and other == 0 else NotImplemented
 
-        Raises:
-            StructureError: If the map is only R-linear, which no lineax operator is.
-        """
-        self._refuse_partly_complex("as_lineax")
-        try:
-            return lx.FunctionLinearOperator(self.mv, self._domain.structure, self._tags)
-        except StructureError:
-            raise
-        except Exception as error:
-            self._not_lineax(error)
+    def __sub__(self, other: Any) -> "LinearMap[Any]":
+        return Sum(self, -other) if isinstance(other, Composable) else NotImplemented
 
-    @property
-    def _tags(self) -> frozenset[object]:
-        return frozenset()
+    def __neg__(self) -> "LinearMap[Any]":
+        return Scaled(-1, self)
 
-    def _not_lineax(self, error: Exception) -> NoReturn:
+    def __mul__(self, factor: Any) -> "LinearMap[Any]":
+        return NotImplemented if isinstance(factor, Composable) else Scaled(factor, self)
+
+    def __rmul__(self, factor: Any) -> "LinearMap[Any]":
+        return Scaled(factor, self)
+
+    def __rmatmul__(self, other: Any) -> Any:
         raise StructureError(
-            f"{self._name}.as_lineax: lineax rebuilds the pytrees with derivatives as their "
-            f"leaves, and one of them refuses: {type(error).__name__}: {error}. A class that "
-            "checks its fields can do so outside its constructor; .as_matrix() needs no pytree."
-        ) from error
+            f"{self._name}: {describe_leaf(other)} @ the map is no product with a structured "
+            "vector. Write .T @ vector, or .rmv(vector)."
+        )
 
-    def _refuse_partly_complex(self, method: str) -> None:
-        domain, codomain = self._domain.specs, self._codomain.specs
-        kinds = {is_complex(spec.dtype) for spec in (*domain, *codomain)}
-        if len(kinds) > 1:
-            raise StructureError(
-                f"{self._name}.{method}: the map between real and complex arrays is only "
-                "R-linear, so it has no matrix over one field. Use mv and rmv, or split the "
-                "complex arrays into real and imaginary parts."
-            )
+    def __truediv__(self, factor: Any) -> "LinearMap[Any]":
+        if isinstance(factor, Composable):
+            return NotImplemented
+        return Scaled(1 / factor if is_numeric(factor) else factor, self)
+
+    __array_ufunc__ = None  # a number of NumPy's leaves the product to `__rmul__`
 
 
-class Transposed(StructuredMap):
-    """The transpose of a derivative; a view, nothing is copied."""
+class LinearMap(Composable, Generic[R_co]):
+    """A linear map between structured spaces that is applied and not stored.
 
-    _map: StructuredMap
-
-    @property
-    def _domain(self) -> Tree:
-        return self._map._codomain
-
-    @property
-    def _codomain(self) -> Tree:
-        return self._map._domain
-
-    @property
-    def _name(self) -> str:
-        return f"{self._map._name}.T"
-
-    def _apply(self, tangents: list[Array | None]) -> list[Array]:
-        return self._map._apply_transpose(tangents)
-
-    def _apply_transpose(self, cotangents: list[Array | None]) -> list[Array]:
-        return self._map._apply(cotangents)
-
-    @property
-    def T(self) -> Any:  # noqa: N802  # as above
-        """The map that was transposed."""
-        return self._map
-
-    def as_matrix(self) -> Array:
-        """The transposed matrix."""
-        return self._map.as_matrix().T
-
-    @property
-    def _tags(self) -> frozenset[object]:
-        return self._map._tags
-
-    def __repr__(self) -> str:
-        return f"transpose of {self._map!r}"
-
-
-def is_dunder(name: str) -> bool:
-    """Whether all kinds of protocols may ask for an attribute of this name."""
-    return name.startswith("__") and name.endswith("__")
-
-
-def ask_again(instance: Any, name: str) -> None:
-    """Lets a property that failed with an `AttributeError` say why.
-
-    Python answers such a failure by calling `__getattr__`, where the error is lost.
+    `adk.linearize(f)(...)` and `adk.hvp(f)(...)` evaluate the function once and return one, which
+    keeps the function's value; each product then costs about as much as the function. So are
+    transposes (`.T`), sums, differences, multiples and products (`A @ B`) of maps and of stored
+    derivatives, which have no value. It is a pytree, whose leaves are what the products need.
     """
-    failed = getattr(type(instance), name, None)
-    if isinstance(failed, property) and failed.fget is not None:
-        failed.fget(instance)
-
-
-class LinearMap(StructuredMap, Generic[R_co]):
-    """A derivative that is applied and not stored: a Jacobian or Hessian without its matrix.
-
-    `adk.linearize(f)(...)` and `adk.hvp(f)(...)` evaluate the function once and return this;
-    each product then costs about as much as the function. It is a pytree, whose leaves are
-    the function's value and the residuals of the linear program.
-    """
-
-    _linear: Linear
-    _value: Values
-    _aux: Values
-    _gradient: Any  # of a map that `hvp` made; else None
-    _inputs: Inputs = eqx.field(static=True)
-    _outputs: Tree = eqx.field(static=True)
-    _function: str = eqx.field(static=True)
-    _mode: str = eqx.field(static=True)
-    _holomorphic: bool = eqx.field(static=True)
 
     def __getattr__(self, name: str) -> NoReturn:
         # Only reached when the usual lookup fails; see `Derivative.__getattr__`.
-        if is_dunder(name) or "_inputs" not in self.__dict__:
+        if is_dunder(name) or name.startswith("_"):
             raise AttributeError(name)
         ask_again(self, name)
-        whole = "adk.jacobian" if self._gradient is None else "adk.hessian"
         raise NotDifferentiatedError(
             f"{self._name} has no attribute {name!r}: it stores no blocks. Multiply with mv and "
-            f"rmv, or use {whole}, whose result has a block for each argument."
+            "rmv, or use .materialise(), whose result has a block for each argument."
         )
 
     @property
     def value(self) -> R_co:
-        """What the function returned (without the auxiliary data)."""
-        return self._value.tree
+        """What the function returned (without the auxiliary data).
+
+        Raises:
+            NotDifferentiatedError: Of a map that was made of others.
+        """
+        self._has_no("value")
 
     @property
     def aux(self) -> Any:
-        """The auxiliary data that the function returned, `None` without `has_aux`."""
-        return self._aux.tree
+        """The auxiliary data that the function returned, `None` without `has_aux`.
+
+        Raises:
+            NotDifferentiatedError: Of a map that was made of others.
+        """
+        self._has_no("auxiliary data")
 
     @property
     def grad(self) -> "Gradient[R_co]":
-        """The gradient, of a map made by `adk.hvp`.
+        """The gradient, of a map made by `adk.hvp` or `adk.gauss_newton`.
 
         Raises:
-            NotDifferentiatedError: For a map made by `adk.linearize`.
+            NotDifferentiatedError: Of other maps.
         """
-        if self._gradient is None:
-            raise NotDifferentiatedError(
-                f"{self._name} keeps no gradient; .rmv(1.0) pulls one back, and adk.grad "
-                "or adk.hvp return it."
-            )
-        return self._gradient
+        self._has_no("gradient")
 
-    @property
-    def _domain(self) -> Tree:
-        return self._inputs.tree
-
-    @property
-    def _codomain(self) -> Tree:
-        return self._outputs
-
-    @property
-    def _name(self) -> str:
-        return f"{'linearize' if self._gradient is None else 'hvp'}({self._function})"
-
-    @property
-    def _tags(self) -> frozenset[object]:
-        return frozenset() if self._gradient is None else frozenset({lx.symmetric_tag})
-
-    def _apply(self, tangents: list[Array | None]) -> list[Array]:
-        self._refuse_batched()
-        vector = filled(tangents, self._domain.specs)
-        blocked = self._linear.push_obstacle()
-        if blocked is None:
-            return self._linear(*vector)
-        # What can be pulled back can be pushed, by transposing the pull once more.
-        if self._linear.pull_obstacle() is None:
-            again = self._linear.transpose()
-            if again.pull_obstacle() is None:
-                return again.transpose()(*vector)
-        raise self._impossible("mv", blocked) from blocked
-
-    def _apply_transpose(self, cotangents: list[Array | None]) -> list[Array]:
-        self._refuse_batched()
-        blocked = self._linear.pull_obstacle()
-        if blocked is not None:
-            raise self._impossible("rmv", blocked) from blocked
-        return self._linear.transpose()(*filled(cotangents, self._codomain.specs))
-
-    def _impossible(self, method: str, why: Exception) -> ModeError:
-        whole = "adk.jacobian" if self._gradient is None else "adk.hessian"
-        return ModeError(
-            f"{self._name}.{method} is impossible for this function. {whole} may still "
-            f"compute the whole matrix, which has {method} as well." + listed([reason(why)])
+    def _has_no(self, what: str) -> NoReturn:
+        raise NotDifferentiatedError(
+            f"{self._name} has no {what}: it is made of other maps. Ask the one of them that "
+            "came from the function."
         )
 
-    def _refuse_batched(self) -> None:
-        shapes = [struct.shape for struct in self._linear.program.residuals]
-        refuse_batched(self._name, self._linear.residuals, shapes)
+    @property
+    def _sweep_mode(self) -> str:
+        """In which mode the matrix is swept."""
+        return "auto"
+
+    @property
+    def _is_holomorphic(self) -> bool:
+        return False
+
+    def _as_linear(self) -> Linear:
+        """The map as one program."""
+        structs = [spec.struct for spec in self._domain.specs]
+        return as_linear(lambda *tangents: self._apply([*tangents]), structs)
+
+    def _sweeps(self) -> LinearSweeps:
+        self._refuse_batched()
+        ends = Ends(self._domain.specs, self._codomain.specs, self._is_holomorphic)
+        return LinearSweeps(self._as_linear(), ends)
+
+    def _plan(self, call: str) -> Plan:
+        """The plan for the matrix, which is not swept."""
+        return make_plan(call, self._sweeps(), self._sweep_mode, abstract=True)[0]
+
+    def _swept(self, method: str) -> BlockTable:
+        """All blocks, by the plan for the program of the whole map."""
+        call, sweeps = f"{self._name}.{method}", self._sweeps()
+        if is_eager(sweeps.residuals):
+            ends, instead = sweeps.ends, "mv and rmv multiply without storing the matrix."
+            refuse_too_large(call, ends.targets, ends.sources, sweeps.residuals, instead=instead)
+        plan, schedule = make_plan(call, sweeps, self._sweep_mode)
+        log(plan)
+        return sweeps.run(schedule)
 
     def as_matrix(self) -> Array:
         """The matrix, `(m, n)`, with the dtype that the blocks promote to.
 
         Rows follow the leaves of the output (of `hvp`, of the arguments), columns the
-        differentiated leaves in signature order, each leaf in C order. It is swept in the
-        `mode` that was given to the transform.
+        differentiated leaves in signature order, each leaf in C order. It is swept by the plan
+        for the map as a whole, in the `mode` that was given to the transform.
 
         Returns:
             The matrix.
 
         Raises:
-            ModeError: If no mode is possible for the whole of the function.
+            ModeError: If no mode is possible for the whole of the map.
             ResultTooLargeError: If the matrix does not fit the memory there is.
         """
-        self._refuse_batched()
-        call = f"{self._name}.as_matrix"
-        ends = Ends(self._domain.specs, self._codomain.specs, self._holomorphic)
-        residuals = self._linear.residuals
-        if is_eager(residuals):
-            instead = "mv and rmv multiply without storing the matrix."
-            refuse_too_large(call, ends.targets, ends.sources, residuals, instead=instead)
-        sweeps = LinearSweeps(self._linear, ends)
-        plan, schedule = make_plan(call, sweeps, self._mode)
-        log(plan)
-        return sweeps.run(schedule).matrix()
+        return self._swept("as_matrix").matrix()
 
-    @property
-    def row_labels(self) -> Labels:
-        """Paths of the output's leaves (of `hvp`, of the arguments') with their rows."""
-        return labels(self._codomain.specs)
+    def materialise(self) -> Any:
+        """The map with its blocks stored, swept by the plan for the map as a whole.
 
-    @property
-    def column_labels(self) -> Labels:
-        """Paths of the differentiated leaves with their columns."""
-        return labels(self._domain.specs)
+        Returns:
+            A `Jacobian`; of a map made by `adk.hvp` a `Hessian`. Of `adk.gauss_newton` and
+                `adk.fisher`, of sums and multiples of symmetric maps, and of `L.T @ L` it is a
+                `SymmetricMatrix`. The Jacobian of a map made of others has the value `None`.
+
+        Raises:
+            ModeError: If no mode is possible for the whole of the map.
+            ResultTooLargeError: If the blocks do not fit the memory there is.
+        """
+        return self._stored(self._swept("materialise"))
+
+    def _stored(self, blocks: BlockTable) -> Any:
+        # What stores blocks is a map, too, and comes after this module.
+        from autodiffkit._result import stored  # noqa: PLC0415
+
+        return stored(blocks, self._arguments, self._codomain, self._name, self._tags)
 
     def __repr__(self) -> str:
-        kind = "Jacobian" if self._gradient is None else "Hessian"
         domain, codomain = self._domain, self._codomain
-        return (
-            f"{kind} of {self._function} as a linear map, {codomain.size} by {domain.size}"
-            + listed(["from", *_ends(domain.specs), "to", *_ends(codomain.specs)])
-        )
+        return f"{self._title}, {codomain.size} by {domain.size}" + listed([
+            "from",
+            *_ends(domain.specs),
+            "to",
+            *_ends(codomain.specs),
+        ])
+
+    @property
+    def _title(self) -> str:
+        return f"{self._name} as a linear map"
 
 
 def _ends(specs: Sequence[LeafSpec]) -> list[str]:
     return ["  " + line for line in columns([(show(s.path) or "output", str(s)) for s in specs])]
+
+
+class Derived(LinearMap[Any]):
+    """A map that is made of others: from the space of the last one to that of the first."""
+
+    _parts: tuple[Composable, ...]
+
+    @property
+    def _domain(self) -> Tree:
+        return self._parts[-1]._domain
+
+    @property
+    def _codomain(self) -> Tree:
+        return self._parts[0]._codomain
+
+    @property
+    def _arguments(self) -> Inputs:
+        return self._parts[-1]._arguments
+
+    @property
+    def _is_holomorphic(self) -> bool:
+        return any(isinstance(x, LinearMap) and x._is_holomorphic for x in self._parts)
+
+    def _refuse_batched(self) -> None:
+        for part in self._parts:
+            part._refuse_batched()
+
+
+class Transposed(Derived):
+    """The transpose of a map; a view, nothing is copied."""
+
+    def __init__(self, given: Composable) -> None:
+        self._parts = (given,)
+
+    @property
+    def _domain(self) -> Tree:
+        return self._parts[0]._codomain
+
+    @property
+    def _codomain(self) -> Tree:
+        return self._parts[0]._domain
+
+    @property
+    def _arguments(self) -> Inputs:
+        return inputs_of(self._domain)
+
+    @property
+    def _name(self) -> str:
+        return f"{self._parts[0]._name}.T"
+
+    @property
+    def _tags(self) -> frozenset[object]:
+        return self._parts[0]._tags
+
+    def _apply(self, tangents: list[Array | None]) -> list[Array]:
+        return self._parts[0]._apply_transpose(tangents)
+
+    def _apply_transpose(self, cotangents: list[Array | None]) -> list[Array]:
+        return self._parts[0]._apply(cotangents)
+
+    @property
+    def T(self) -> Any:  # noqa: N802  # as above
+        """The map that was transposed."""
+        return self._parts[0]
+
+    def as_matrix(self) -> Array:
+        """The transposed matrix."""
+        return self._parts[0].as_matrix().T
+
+    @property
+    def _title(self) -> str:
+        return f"transpose of {self._parts[0]._title}"
+
+
+class Sum(Derived):
+    """The sum of two maps between the same spaces."""
+
+    def __init__(self, first: Composable, second: Composable) -> None:
+        self._parts = (first, second)
+        self._check_same(first._domain, second._domain)
+        self._check_same(first._codomain, second._codomain)
+
+    @property
+    def _name(self) -> str:
+        first, second = self._parts
+        return f"({first._name} + {second._name})"
+
+    @property
+    def _tags(self) -> frozenset[object]:
+        first, second = self._parts
+        return first._tags & second._tags
+
+    def _apply(self, tangents: list[Array | None]) -> list[Array]:
+        first, second = (part._apply(tangents) for part in self._parts)
+        return [a + b for a, b in zip(first, second, strict=True)]
+
+    def _apply_transpose(self, cotangents: list[Array | None]) -> list[Array]:
+        first, second = (part._apply_transpose(cotangents) for part in self._parts)
+        return [a + b for a, b in zip(first, second, strict=True)]
+
+    def _check_same(self, first: Tree, second: Tree) -> None:
+        ours, theirs = ({s.path: str(s) for s in tree.specs} for tree in (first, second))
+        if list(ours.items()) == list(theirs.items()):
+            return
+        differ = [path for path in {**ours, **theirs} if ours.get(path) != theirs.get(path)]
+        rows = [
+            (show(path) or "output", ours.get(path, "none"), theirs.get(path, "none"))
+            for path in differ
+        ]
+        if not rows:
+            first_order, second_order = (", ".join(map(show, x)) for x in (ours, theirs))
+            rows = [("order", first_order, second_order)]
+        raise StructureError(
+            f"{self._name}: maps that are added go between the same spaces, with the same names."
+            + listed(columns([("", "first", "second"), *rows]))
+        )
+
+
+class Scaled(Derived):
+    """A multiple of a map."""
+
+    _factor: Array
+
+    def __init__(self, factor: Any, given: Composable) -> None:
+        if not is_numeric(factor) or jnp.shape(factor) != ():
+            raise StructureError(
+                f"{given._name}: a linear map is multiplied by one number; got "
+                f"{describe_leaf(factor)}. For a product with a structured vector write @ or mv."
+            )
+        specs = (*given._domain.specs, *given._codomain.specs)
+        self._parts = (given,)
+        self._factor = jnp.asarray(factor)
+        if is_complex(self._factor.dtype) and not all(is_complex(s.dtype) for s in specs):
+            raise StructureError(
+                f"{given._name}: a map of real arrays is not multiplied by a complex number."
+            )
+
+    @property
+    def _name(self) -> str:
+        factor = self._factor
+        is_known = factor.shape == () and is_eager([factor]) and factor.dtype.kind in "fi"
+        shown = f"{float(factor):g}" if is_known else "c"
+        return f"({shown} * {self._parts[0]._name})"
+
+    @property
+    def _tags(self) -> frozenset[object]:
+        return self._parts[0]._tags & {lx.symmetric_tag}  # it may have become negative
+
+    def _apply(self, tangents: list[Array | None]) -> list[Array]:
+        return self._times(self._parts[0]._apply(tangents))
+
+    def _apply_transpose(self, cotangents: list[Array | None]) -> list[Array]:
+        return self._times(self._parts[0]._apply_transpose(cotangents))
+
+    def _times(self, leaves: Sequence[Array]) -> list[Array]:
+        return [leaf * self._factor.astype(leaf.dtype) for leaf in leaves]
+
+    def _refuse_batched(self) -> None:
+        super()._refuse_batched()
+        refuse_batched(self._name, [self._factor], [()])
+
+
+class Composed(Derived):
+    """The product of two maps: first the right one, and then the left one of what it gives."""
+
+    _is_gram: bool = eqx.field(static=True)  # a real map after its own transpose
+
+    def __init__(self, left: Composable, right: Composable) -> None:
+        self._parts = (left, right)
+        is_real = not any(is_complex(s.dtype) for s in right._domain.specs + right._codomain.specs)
+        mirrors = (left, right), (right, left)
+        self._is_gram = is_real and any(
+            isinstance(x, Transposed) and x._parts[0] is y for x, y in mirrors
+        )
+        try:
+            jax.eval_shape(self._joint, *self._between)
+        except StructureError as error:
+            raise StructureError(
+                f"{self._name}: what the right map gives is not what the left one takes."
+                + listed([
+                    "given",
+                    *_ends(right._codomain.specs),
+                    "taken",
+                    *_ends(left._domain.specs),
+                ])
+            ) from error
+
+    @property
+    def _between(self) -> list[jax.ShapeDtypeStruct]:
+        return [spec.struct for spec in self._parts[1]._codomain.specs]
+
+    def _joint(self, *leaves: Array) -> list[Array]:
+        """The leaves of a product of the right map as what the left one multiplies."""
+        left, right = self._parts
+        space = left._domain
+        vector = right._codomain.unflatten(leaves)
+        return filled(collect_vector(space, vector, self._name), space.specs)
+
+    @property
+    def _name(self) -> str:
+        left, right = self._parts
+        return f"({left._name} @ {right._name})"
+
+    @property
+    def _tags(self) -> frozenset[object]:
+        if self._is_gram:
+            return frozenset({lx.symmetric_tag, lx.positive_semidefinite_tag})
+        return frozenset()
+
+    def _apply(self, tangents: list[Array | None]) -> list[Array]:
+        left, right = self._parts
+        return left._apply([*self._joint(*right._apply(tangents))])
+
+    def _apply_transpose(self, cotangents: list[Array | None]) -> list[Array]:
+        left, right = self._parts
+        back = jax.linear_transpose(self._joint, *self._between)
+        return right._apply_transpose([*back(left._apply_transpose(cotangents))])

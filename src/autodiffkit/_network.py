@@ -81,6 +81,8 @@ class Network:
         complex_directions: As above.
         without_sources: Source leaves, by number, that nothing is asked of.
         without_targets: Target leaves that are not asked for.
+        columns: The inputs of the program that are the source leaves; `None` means all.
+        rows: The outputs that are the target leaves.
     """
 
     def __init__(
@@ -89,12 +91,19 @@ class Network:
         complex_directions: int,
         without_sources: Collection[int] = (),
         without_targets: Collection[int] = (),
+        *,
+        columns: Sequence[int] | None = None,
+        rows: Sequence[int] | None = None,
     ) -> None:
         self.program = program
         self.complex_directions = complex_directions
+        self._without = without_sources, without_targets
+        self._picked = columns, rows
         equations = program.jaxpr.eqns
         sources = program.jaxpr.invars[len(program.residuals) :]
         outputs = program.jaxpr.outvars
+        sources = sources if columns is None else [sources[j] for j in columns]
+        outputs = outputs if rows is None else [outputs[i] for i in rows]
         sources = [None if i in without_sources else v for i, v in enumerate(sources)]
         outputs = [None if i in without_targets else v for i, v in enumerate(outputs)]
         live = _live(program, sources, outputs)
@@ -141,7 +150,10 @@ class Network:
     @functools.cached_property
     def over_reals(self) -> "Network":
         """The same with two directions an entry of a complex variable, whatever the function."""
-        return self if self.complex_directions == 2 else Network(self.program, 2)
+        if self.complex_directions == 2:
+            return self
+        columns, rows = self._picked
+        return Network(self.program, 2, *self._without, columns=columns, rows=rows)
 
     @functools.cached_property
     def reached(self) -> list[int]:

@@ -43,6 +43,8 @@ class Plan:
         bytes_moved: Bytes that they are estimated to read and write.
         gradient: For second derivatives, the plan of the first derivative, whose program
             is the one that this plan sweeps.
+        parts: Where blocks are swept in several parts, the plan of each; the numbers above are
+            those of all parts together.
     """
 
     mode: Literal["fwd", "rev", "mixed"]
@@ -60,8 +62,14 @@ class Plan:
     _choice: Choice
     _schedule: Schedule
     _obstacles: tuple[str, ...]
+    parts: "tuple[Plan, ...]" = ()
 
     def __str__(self) -> str:
+        if self.parts:
+            head = f"Plan of {self._call}: {len(self.parts)} parts"
+            shown = (str(part).split(": ", 1)[1] for part in self.parts)
+            numbered = (f"part {i}: {text}" for i, text in enumerate(shown, 1))
+            return head + listed(line for text in numbered for line in text.split("\n"))
         sections: list[Section] = [("why", [self.reason]), *self._sweeps()]
         if self._schedule.mirrored:
             sections.append(("equal", self._mirrored_lines()))
@@ -217,9 +225,9 @@ class Plan:
         return [f"{_some(rows)}: no path"] if rows else []
 
     def _work_lines(self) -> list[str]:
-        lines = [("this plan", *_amounts(self._choice.chosen.work))]
+        lines = [("this plan", *amounts(self._choice.chosen.work))]
         lines += [
-            (f"{NAMES[mode]} mode alone", *_amounts(candidate.work))
+            (f"{NAMES[mode]} mode alone", *amounts(candidate.work))
             for mode, candidate in sorted(self._choice.plain.items())
             if mode != self.mode
         ]
@@ -240,6 +248,25 @@ class Plan:
             f"and {self.reverse_sweeps} reverse sweeps; {self.reason}"
             + (f"; of the first derivative, {self.gradient.summary}" if self.gradient else "")
         )
+
+
+def joined_plans(plans: Sequence[Plan]) -> Plan:
+    """Parts that are swept one after the other, as one plan."""
+    if len(plans) == 1:
+        return plans[0]
+    modes = {plan.mode for plan in plans}
+    return dataclasses.replace(
+        plans[0],
+        mode=plans[0].mode if len(modes) == 1 else "mixed",
+        forward_sweeps=sum(plan.forward_sweeps for plan in plans),
+        reverse_sweeps=sum(plan.reverse_sweeps for plan in plans),
+        cut_size=sum(plan.cut_size for plan in plans),
+        reason="; ".join(dict.fromkeys(plan.reason for plan in plans)),
+        zeros=tuple(pair for plan in plans for pair in plan.zeros),
+        flops=sum(plan.flops for plan in plans),
+        bytes_moved=sum(plan.bytes_moved for plan in plans),
+        parts=tuple(plans),
+    )
 
 
 def log(plan: Plan) -> None:
@@ -265,7 +292,8 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:4]) + (f", ... ({len(names)})" if len(names) > 4 else "")
 
 
-def _amounts(work: Work) -> tuple[str, str]:
+def amounts(work: Work) -> tuple[str, str]:
+    """Operations and bytes, for people."""
     return _amount(work.flops, "flop"), _amount(work.moved, "B moved")
 
 

@@ -1,6 +1,6 @@
 """Which sweeps compute a derivative: the choice, asked about until nothing stands in its way."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Literal, Protocol, runtime_checkable
 
 from autodiffkit._block_table import worth_packing
@@ -141,7 +141,7 @@ class _Planner:
         self._kept = sweeps.kept
         self._program = sweeps.program
         self._directions = 1 if sweeps.ends.holomorphic else 2
-        self._network = Network(self._program, self._directions)
+        self._network = self._without()
         self._maps: Maps = "worthwhile"
         if self._program.asks_of_tangents:  # of what is a part of a direction, say, all ones
             self._maps = "none"
@@ -153,6 +153,12 @@ class _Planner:
         self._variants: list[tuple[Network, Pairs]] = [(self._network, frozenset())]
         self._symmetric = False
         self._obstacles: dict[int, Obstacles] = {}  # by number of equation
+
+    def _without(self, sources: Collection[int] = (), targets: Collection[int] = ()) -> Network:
+        ends = self._ends
+        return Network(
+            self._program, self._directions, sources, targets, columns=ends.columns, rows=ends.rows
+        )
 
     def mirror(self) -> None:
         """Considers to take some columns, or rows, from the other side of the diagonal.
@@ -182,11 +188,11 @@ class _Planner:
         pairs = [(i, j) for i in chosen for j in range(width) if j not in chosen]
         self._variants += [
             (
-                Network(self._program, self._directions, without_sources=chosen),
+                self._without(sources=chosen),
                 frozenset((j, i) for i, j in pairs),
             ),
             (
-                Network(self._program, self._directions, without_targets=rows),
+                self._without(targets=rows),
                 frozenset(pairs),
             ),
         ]

@@ -43,17 +43,17 @@ class Staged:
 
     def __init__(self, function: FlatFunction, primals: Sequence[Any]) -> None:
         self._structs = [_struct(x) for x in primals]
-        self._jaxpr, (outs, _) = jax.make_jaxpr(function, return_shape=True)(*primals)
-        self._count = len(outs)
+        self.closed, (outs, _) = jax.make_jaxpr(function, return_shape=True)(*primals)
+        self.count = len(outs)
 
     @functools.cached_property
     def has_rules(self) -> bool:
         """Whether it calls a `jax.custom_jvp` or `jax.custom_vjp` that is not JAX's own."""
-        return calls_custom_rules(self._jaxpr.jaxpr)
+        return calls_custom_rules(self.closed.jaxpr)
 
     def __call__(self, *primals: Array) -> tuple[list[Array], list[Any]]:
-        results = _arrays(jex.jaxpr_as_fun(self._jaxpr)(*primals))
-        return results[: self._count], results[self._count :]
+        results = _arrays(jex.jaxpr_as_fun(self.closed)(*primals))
+        return results[: self.count], results[self.count :]
 
     @functools.cached_property
     def linearization(self) -> "Linearization":
@@ -66,7 +66,7 @@ class Staged:
         What depends on the tangent is linear in it. But an equation that holds a program, such
         as a `scan`, computes both what does and what does not; then the answer is `None`.
         """
-        if is_repetitive(self._jaxpr.jaxpr):  # written out, it takes long to lower
+        if is_repetitive(self.closed.jaxpr):  # written out, it takes long to lower
             return None
 
         def push(primals: list[Array], tangents: list[Array]) -> Any:
@@ -75,14 +75,14 @@ class Staged:
 
         structs = self._structs
         jaxpr, constants = inlined(jax.make_jaxpr(push)(structs, structs))
-        parts = separated(jaxpr, len(structs), self._count)
+        parts = separated(jaxpr, len(structs), self.count)
         if parts is None:
             return None
         first, second = parts
         if any(is_reference(x) for equation in first.eqns for x in equation.outvars):
             return None
         evaluate = functools.partial(jex.jaxpr_as_fun(jex.ClosedJaxpr(first, ())), *constants)
-        return Linearization(evaluate, self._count, first, Program(second, len(structs)), True)
+        return Linearization(evaluate, self.count, first, Program(second, len(structs)), True)
 
     def _linearized(self) -> "Linearization":
         programs: list[Program] = []
@@ -93,9 +93,7 @@ class Staged:
             return outs, rest, linear.residuals
 
         closed = jax.make_jaxpr(evaluate)(*self._structs)
-        return Linearization(
-            jex.jaxpr_as_fun(closed), self._count, closed.jaxpr, programs[0], False
-        )
+        return Linearization(jex.jaxpr_as_fun(closed), self.count, closed.jaxpr, programs[0], False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -376,8 +374,12 @@ class Program:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Program) and (self is other or self._key == other._key)
 
+    @functools.cached_property
+    def _hash(self) -> int:
+        return hash(self._key)  # which is long, and asked for at each call of a compiled function
+
     def __hash__(self) -> int:
-        return hash(self._key)
+        return self._hash
 
     def __repr__(self) -> str:
         return f"<linear program of {len(self.jaxpr.eqns)} equations>"

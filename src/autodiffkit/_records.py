@@ -63,6 +63,15 @@ class Record:
     def __dir__(self) -> list[str]:
         return [*super().__dir__(), *self._names]
 
+    def __eq__(self, other: object) -> bool:
+        """As tuples compare; lineax compares structures so."""
+        if not isinstance(other, Record):
+            return NotImplemented
+        return self._names == other._names and self._values == other._values
+
+    def __hash__(self) -> int:
+        return hash((self._names, self._values))
+
     def __repr__(self) -> str:
         return f"Record({', '.join(f'{name}={value!r}' for name, value in self)})"
 

@@ -1,46 +1,32 @@
 """First derivatives as results: blocks reached by the names of arguments and outputs."""
 
-import abc
-import itertools
-from collections.abc import Iterable, Mapping
-from types import MappingProxyType
+from collections.abc import Iterable
 from typing import Any, ClassVar, Generic, SupportsIndex
 
-import equinox as eqx
-import jax
 import jax.numpy as jnp
 import jax.tree_util as jtu
 import lineax as lx
-import numpy as np
 from jaxtyping import Array
 
+from autodiffkit import _linear_algebra as algebra
 from autodiffkit._block_table import BlockTable
-from autodiffkit._compact import Shared
-from autodiffkit._dims import accepts, derivative_of, describe_array_type
-from autodiffkit._errors import NotDifferentiatedError, StructureError, columns, listed
+from autodiffkit._errors import MatrixError, NotDifferentiatedError, StructureError
 from autodiffkit._inputs import Inputs, is_index
-from autodiffkit._jax_compat import is_eager
-from autodiffkit._leaves import LeafSpec, describe_array, promote
-from autodiffkit._linear_map import R_co, StructuredMap, ask_again, is_dunder
+from autodiffkit._leaves import is_complex, promote
 from autodiffkit._paths import Path, all_parts, missing, show
+from autodiffkit._stored import Stored
+from autodiffkit._structured_map import R_co
+from autodiffkit._symmetric import SymmetricMatrix, number, symmetric_matrix
+from autodiffkit._tables import block_table, describe_block
 from autodiffkit._trees import Part, Tree, Values
-from autodiffkit._vectors import Labels, labels, refuse_batched
-
-_TABLE_ROWS = 24
-_COPIED = 1 << 20  # entries of arrays that are looked at in NumPy
+from autodiffkit._vectors import filled, joined
 
 
-class Derivative(StructuredMap, Generic[R_co]):
-    """What the stored derivatives share: their function's value, and access by name."""
+class Derivative(Stored, Generic[R_co]):
+    """What the stored derivatives of a function share: its value, and parts of its output."""
 
-    _blocks: BlockTable  # by output leaf (of a Hessian, times source) and source
     _value: Values
     _aux: Values
-    _inputs: Inputs = eqx.field(static=True)
-    _outputs: Tree = eqx.field(static=True)
-    _function: str = eqx.field(static=True)
-
-    _verb: ClassVar[str] = ""
 
     @property
     def value(self) -> R_co:
@@ -52,103 +38,14 @@ class Derivative(StructuredMap, Generic[R_co]):
         """The auxiliary data that the function returned, `None` without `has_aux`."""
         return self._aux.tree
 
-    def __getattr__(self, name: str) -> Any:
-        # Only reached when the usual lookup fails. An instance that is being unflattened or
-        # copied has no fields yet, and dunders are asked for by all kinds of protocols.
-        if is_dunder(name) or "_inputs" not in self.__dict__:
-            raise AttributeError(name)
-        ask_again(self, name)
-        return self._wrt_argument(name)
-
-    @abc.abstractmethod
-    def _wrt_argument(self, path: Any) -> Any:
-        """The blocks under a path; what attributes and items give."""
-
-    # Blocks are reached by name: without this, iteration would try J[0], J[1], ...
-    __iter__ = None
-
     def _leaf_paths(self) -> list[Path]:
         """The names of the leaves, for a function that returns a derivative."""
         value = [("value", *path) for path in self._value.leaf_paths()]
-        return [*self._blocks.paths, *value, *(("aux", *path) for path in self._aux.leaf_paths())]
-
-    def __dir__(self) -> list[str]:
-        return [*super().__dir__(), *self._inputs.names]
-
-    @property
-    def _domain(self) -> Tree:
-        return self._inputs.tree
-
-    @property
-    def _name(self) -> str:
-        return f"{self._verb}({self._function})"
-
-    def _apply(self, tangents: list[Array | None]) -> list[Array]:
-        self._refuse_batched()
-        return self._blocks.multiply(tangents, self._codomain.specs, transpose=False)
-
-    def _apply_transpose(self, cotangents: list[Array | None]) -> list[Array]:
-        self._refuse_batched()
-        return self._blocks.multiply(cotangents, self._domain.specs, transpose=True)
-
-    def _refuse_batched(self) -> None:
-        arrays, shapes = zip(*self._blocks.arrays, strict=True)
-        refuse_batched(self._name, arrays, shapes)
-
-    @property
-    def column_labels(self) -> Labels:
-        """Paths of the differentiated leaves, each with its slice of the matrix's columns."""
-        return labels(self._domain.specs)
-
-    @property
-    def shared_axes(self) -> Mapping[str | tuple[str, ...], Shared]:
-        """The axes that blocks have once and first, with `layout="compact"`.
-
-        For each block, pairs of an axis of the output and one of the input: `J.shared_axes["x"]`
-        is `((0, 0),)` for a batch along the first axis of both. Of a Hessian, the first number is
-        that of an axis of the output followed by the first argument, and the keys are pairs:
-        `H.shared_axes["x", "y"]`. Where there are several outputs, the output's path comes first.
-        Dense blocks share none.
-        """
-        return MappingProxyType({
-            name[0] if len(name) == 1 else name: self._blocks.shared(i, j)
-            for i, row in enumerate(self._row_names)
-            for j, source in enumerate(self._domain.specs)
-            for name in [(*row, show(source.path))]
-        })
-
-    @property
-    def _row_names(self) -> list[tuple[str, ...]]:
-        """The paths of what each row of blocks is the derivative of; none of a bare output."""
-        return [(show(spec.path),) if spec.path else () for spec in self._outputs.specs]
-
-    def as_lineax(self) -> lx.AbstractLinearOperator:
-        """The derivative as a `lineax.PyTreeLinearOperator`, its blocks unraveled.
-
-        The input structure is a record by argument, the output structure that of the
-        function's output (of a Hessian, a record by argument; a Hessian of a scalar is
-        tagged symmetric).
-
-        Returns:
-            The operator.
-
-        Raises:
-            StructureError: If the map is only R-linear, which no lineax operator is.
-        """
-        self._refuse_batched()
-        self._refuse_partly_complex("as_lineax")
-        blocks = self._blocks.dense
-        # lineax wants one dtype for each source, whatever the outputs are.
-        dtypes = [promote(block.dtype for block in column) for column in zip(*blocks, strict=True)]
-        rows = [
-            self._domain.unflatten([b.astype(d) for b, d in zip(row, dtypes, strict=True)])
-            for row in blocks
+        return [
+            *super()._leaf_paths(),
+            *value,
+            *(("aux", *path) for path in self._aux.leaf_paths()),
         ]
-        tree, structure = self._codomain.unflatten(rows), self._codomain.structure
-        try:
-            return lx.PyTreeLinearOperator(tree, structure, self._tags)
-        except Exception as error:
-            self._not_lineax(error)
 
     def _sub_output(self, path: str) -> tuple[Part, Values]:
         """The part of the output under `path`, and its value."""
@@ -166,6 +63,8 @@ class Derivative(StructuredMap, Generic[R_co]):
             raise NotDifferentiatedError(
                 f"{self._name}: no derivative of output {path!r}: {part.tree.why_held()}."
             )
+        if self._value.tree is None:  # of a map that was made of others
+            return part, self._value
         leaves = jtu.tree_leaves(self._value.tree)
         value = jtu.tree_unflatten(part.tree.treedef, [leaves[i] for i in part.positions])
         return part, Values(value)
@@ -173,6 +72,10 @@ class Derivative(StructuredMap, Generic[R_co]):
 
 class FirstDerivative(Derivative[R_co]):
     """A Jacobian, or the gradient that is one row of it."""
+
+    @property
+    def _title(self) -> str:
+        return f"{type(self).__name__} of {self._function}"
 
     @property
     def _codomain(self) -> Tree:
@@ -221,11 +124,6 @@ class FirstDerivative(Derivative[R_co]):
         self._refuse_batched()
         return self._blocks.matrix()
 
-    @property
-    def row_labels(self) -> Labels:
-        """Paths of the output's leaves, each with its slice of the matrix's rows."""
-        return labels(self._outputs.specs)
-
     def to_jax(self, argnums: SupportsIndex | Iterable[SupportsIndex] | None = None) -> Any:
         """The structure that `jax.jacobian(f, argnums)` or `jax.grad(f, argnums)` returns.
 
@@ -254,10 +152,7 @@ class FirstDerivative(Derivative[R_co]):
             for i, target in enumerate(self._outputs.specs)
             for j, source in enumerate(self._domain.specs)
         )
-        title = (
-            f"{type(self).__name__} of {self._function}, "
-            f"{self._outputs.size} by {self._domain.size}"
-        )
+        title = f"{self._title}, {self._outputs.size} by {self._domain.size}"
         count = len(self._outputs.specs) * len(self._domain.specs)
         return title + block_table(("of", "with respect to"), rows, count, self._blocks)
 
@@ -287,81 +182,159 @@ class Jacobian(FirstDerivative[R_co]):
         part, value = self._sub_output(path)
         blocks = self._blocks.take(part.indices)
         outputs = part.tree.rebased()
-        return type(self)(blocks, value, self._aux, self._inputs, outputs, self._function)
+        name, aux = self._function, self._aux
+        return type(self)(blocks, self._inputs, outputs, name, _value=value, _aux=aux)
+
+    def lstsq(self, vector: Any, /) -> Any:
+        """The arguments `x` for which `J.mv(x)` is nearest to a vector: `J.lstsq(-J.value)`.
+
+        Where the columns of the matrix are linearly independent it comes from a QR decomposition;
+        where they are not, or there are more of them than rows, the answer is the shortest of all,
+        by the singular values. Float16 and bfloat16 are computed in float32.
+
+        Args:
+            vector: In the structure of the output. What is left out counts as zero.
+
+        Returns:
+            A record by argument.
+
+        Raises:
+            MatrixError: If the matrix or the vector is not finite. Under `jax.jit` Equinox raises
+                the same message as the computation runs.
+            StructureError: If a leaf fits nothing in the output, or has another shape.
+        """
+        matrix = self._matrix("lstsq")
+        right = joined(self._pulled("lstsq", vector), self._codomain.specs)
+        message = f"{self._name}.lstsq: the Jacobian or the vector has an entry that is not finite."
+        bad = ~(jnp.all(jnp.isfinite(matrix)) & jnp.all(jnp.isfinite(right)))
+        right = algebra.checked(right.astype(matrix.dtype), bad, message)
+        return self.unravel(algebra.lstsq(matrix, right))
+
+    def svd(self) -> algebra.SVD:
+        """The singular value decomposition.
+
+        Returns:
+            A named tuple: `U` in the output's structure with leaves `(*leaf.shape, k)`, `S` `(k,)`,
+                and `Vh`, a record by argument with leaves `(k, *leaf.shape)`.
+
+        Raises:
+            MatrixError: If an entry is not finite. Under `jax.jit` Equinox raises the same message
+                as the computation runs.
+        """
+        left, values, right = algebra.svd(self._finite("svd", self._matrix("svd")))
+        outer = self.T.unravel(left)
+        leaves = [jnp.moveaxis(leaf, -1, 0) for leaf in self._unraveled(right.T)]
+        values = values.astype(jnp.finfo(promote(self._dtypes)).dtype)
+        return algebra.SVD(outer, values, self._domain.unflatten(leaves))
+
+    def slogdet(self) -> algebra.Slogdet:
+        """Sign and logarithm of the determinant, of a square Jacobian.
+
+        Returns:
+            A named tuple: `sign` and `logabsdet`; of a singular matrix 0 and `-inf`.
+
+        Raises:
+            MatrixError: If the matrix is not square, or an entry is not finite.
+        """
+        rows, columns = self._matrix_shape
+        if rows != columns:
+            raise MatrixError(
+                f"{self._name}.slogdet: the matrix is {rows} by {columns}, and only a square one "
+                "has a determinant. Select as many entries of the arguments as the output has "
+                "with wrt=, or use .gram().slogdet()."
+            )
+        return algebra.slogdet(self._finite("slogdet", self.as_matrix()))
+
+    def gram(self) -> SymmetricMatrix:
+        """The Gram matrix `J.T @ J`, stored.
+
+        Returns:
+            A `SymmetricMatrix`: `J.gram().x.y` is the block by `x` and `y`.
+
+        Raises:
+            NotDifferentiatedError: If the Jacobian is complex.
+        """
+        self._refuse_complex("gram")
+        name = f"{self._name}.gram()"
+        matrix = algebra.gram(self.as_matrix())
+        return symmetric_matrix(matrix, self._inputs, name, is_semidefinite=True)
+
+    def covariance(self, residuals: Any, /) -> SymmetricMatrix:
+        """The covariance of fitted arguments, `s**2 * inverse(J.T @ J)`.
+
+        This is that of a least-squares fit whose residuals have this Jacobian and independent
+        errors of one variance, estimated by `s**2 = sum(residuals**2) / (m - n)` (Seber and Wild,
+        *Nonlinear Regression*, 1989, section 2.1).
+
+        Args:
+            residuals: In the structure of the output, the residuals at the fit: `J.value` if the
+                function returns them.
+
+        Returns:
+            A `SymmetricMatrix`, with `.stderr()` and `.correlation()`.
+
+        Raises:
+            MatrixError: If there are not more residuals than parameters, or the residuals do not
+                determine them all. Under `jax.jit` Equinox raises the latter as the computation
+                runs.
+            NotDifferentiatedError: If the Jacobian is complex.
+            StructureError: If the residuals do not fit the output.
+        """
+        self._refuse_complex("covariance")
+        rows, columns = self._matrix_shape
+        if rows <= columns:
+            raise MatrixError(
+                f"{self._name}.covariance: {rows} residuals leave no degree of freedom to estimate "
+                f"the variance of {columns} parameters; .gram().inverse() is the covariance for "
+                "residuals of variance one."
+            )
+        call = f"{self._name}.covariance"
+        message = (
+            f"{call}: the residuals do not determine all of the {columns} parameters ("
+            f"{', '.join(path for path, _ in self.column_labels)}): their columns of the Jacobian "
+            "are linearly dependent to working precision, or not finite. .svd() shows the "
+            "directions; hold arguments constant with wrt=."
+        )
+        leaves = filled(self._pulled("covariance", residuals), self._codomain.specs)
+        matrix = self._matrix("covariance")
+        found = algebra.inverse_gram(matrix, message)
+        squares = sum(jnp.sum(jnp.square(leaf.astype(matrix.dtype))) for leaf in leaves)
+        matrix = found * (squares / (rows - columns))
+        name = f"{self._name}.covariance()"
+        return symmetric_matrix(matrix, self._inputs, name, is_semidefinite=True)
+
+    def _matrix(self, method: str) -> Array:
+        self._refuse_partly_complex(method)
+        return algebra.computable(self.as_matrix())
+
+    def _refuse_complex(self, method: str) -> None:
+        if is_complex(promote(self._dtypes)):
+            raise NotDifferentiatedError(
+                f"{self._name}.{method}: the Jacobian is complex, and J.T @ J is not Hermitian. "
+                "Differentiate real and imaginary parts, or take .as_matrix()."
+            )
 
 
 class Gradient(FirstDerivative[R_co]):
     """The first derivatives of a function with one real scalar output.
 
-    `G.x` has the structure and shapes of argument `x`. A Gradient is a pytree of arrays.
+    `G.x` has the structure and shapes of argument `x`. A Gradient is a pytree of arrays, and where
+    a structured vector is asked for it serves as one: `H.solve(H.grad)`.
     """
 
     _verb: ClassVar[str] = "grad"
+    _is_vector = True
+
+    def _as_vector(self, call: str) -> Any:  # noqa: ARG002  # it always is one
+        return self._domain.unflatten([*self._blocks[0]])
 
 
-def describe_block(block: Any, *specs: LeafSpec, shared: Shared = ()) -> tuple[str, str]:
-    """Shape and dtype of a block, `float32[3, 2]`, and its annotation, if there is one.
-
-    Args:
-        block: The block, or what stands in its place.
-        *specs: The leaves that it is of: the output's first.
-        shared: The axes that it has once and first.
-
-    Returns:
-        Two cells of a table. The first one says so if entries are not finite, as far as
-        there are values.
-    """
-    if not hasattr(block, "shape"):
-        return repr(block), ""
-    annotation = derivative_of(*(spec.annotation for spec in specs))
-    text = describe_array(block.shape, block.dtype)
-    if shared:
-        pairs = ", ".join(f"{i} with {j}" for i, j in shared)
-        text += f" (shares {'axis' if len(shared) == 1 else 'axes'} {pairs})"
-    count, size = _not_finite([block])
-    if count:
-        text += f" ({count} of {size} not finite)"
-    shape = tuple(itertools.chain(*(spec.shape for spec in specs)))
-    # The dtype of a number does not widen, and a pytree of blocks may have been mapped to another.
-    if annotation is None or block.shape != shape or not accepts(annotation.dtype, block.dtype):
-        return text, ""
-    return text, describe_array_type(annotation)
-
-
-def _not_finite(arrays: Iterable[Any]) -> tuple[int, int]:
-    """How many entries are not finite, of how many, as far as there are values."""
-    found = [x for x in arrays if isinstance(x, jax.Array) and is_eager([x])]
-    found = [x for x in found if x.is_fully_addressable and not x.is_deleted()]
-    return sum(map(_count_not_finite, found)), sum(x.size for x in found)
-
-
-def _count_not_finite(array: Array) -> int:
-    if array.size <= _COPIED:  # without compiling anything
-        return int(np.sum(~np.isfinite(np.asarray(array))))
-    return int(jnp.sum(~jnp.isfinite(array)))
-
-
-def block_table(
-    head: tuple[str, ...], rows: Iterable[tuple[str, ...]], count: int, blocks: Any
-) -> str:
-    """A table of blocks below a title, cut short if it is long.
-
-    Args:
-        head: The names of the first columns.
-        rows: The cells, of which the last one is the annotation.
-        count: How many rows there are.
-        blocks: A pytree of all blocks.
-
-    Returns:
-        The lines. There is a column of annotations if there are annotations.
-    """
-    shown = [(*head, "block", "annotation"), *itertools.islice(rows, _TABLE_ROWS)]
-    if not any(row[-1] for row in shown[1:]):
-        shown = [row[:-1] for row in shown]
-    lines = columns(shown)
-    if count > _TABLE_ROWS:
-        lines.append(f"... and {count - _TABLE_ROWS} more blocks")
-        bad, size = _not_finite(jax.tree.leaves(blocks))
-        if bad:
-            lines[-1] += f"; of all blocks, {bad} of {size} entries are not finite"
-    return listed(lines)
+def stored(
+    blocks: BlockTable, inputs: Inputs, outputs: Tree, name: str, tags: frozenset[object]
+) -> Jacobian[Any] | SymmetricMatrix:
+    """The blocks of a map that has no value, by name."""
+    if lx.symmetric_tag in tags:
+        is_semidefinite = lx.positive_semidefinite_tag in tags
+        scalar = number(jnp.float32)
+        return SymmetricMatrix(blocks, inputs, scalar, name, _is_semidefinite=is_semidefinite)
+    return Jacobian(blocks, inputs, outputs, name, _value=Values(None), _aux=Values(None))

@@ -1,7 +1,7 @@
 """`wrt`: which leaves of the arguments are differentiated."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,8 @@ from autodiffkit._leaves import LeafSpec
 from autodiffkit._paths import Path, all_parts, is_glob, names_part, show
 
 Predicate = Callable[[str, Any], bool]
+Wrt = str | Sequence[str] | Predicate | None
+Of = str | Sequence[str] | None
 Selection = None | str | tuple[str, ...] | Predicate
 
 
@@ -60,6 +62,76 @@ def check_selection(call: str, option: str, selection: Any) -> Any:
             else " Outputs are selected by path here; that of a tuple's first entry is '0'."
         )
     raise SelectionError(f"{call}: {option}={selection!r} is not {kinds}.{hint}")
+
+
+Blocks = Sequence[tuple[str, str]] | Literal["diagonal"] | None
+
+
+def check_blocks(call: str, blocks: Any) -> Any:
+    """The value of `blocks` in hashable form.
+
+    Raises:
+        SelectionError: If it is neither pairs of paths nor `"diagonal"`.
+    """
+    kinds = "pairs of paths or globs, [('w', 'b')], or 'diagonal'"
+    if blocks is None or (isinstance(blocks, str) and blocks == "diagonal"):
+        return blocks
+    if isinstance(blocks, (list, tuple)):
+        given: list[Any] = [*blocks]
+        if not given:
+            raise SelectionError(f"{call}: blocks={blocks!r} selects nothing; it takes {kinds}.")
+        pairs = [(*pair,) for pair in given if isinstance(pair, (list, tuple))]
+        if len(pairs) == len(given) and all(
+            len(pair) == 2 and all(isinstance(x, str) for x in pair) for pair in pairs
+        ):
+            return tuple(pairs)
+    raise SelectionError(f"{call}: blocks={blocks!r} is not {kinds}.")
+
+
+def select_blocks(call: str, blocks: Any, leaves: Sequence[LeafSpec]) -> frozenset[tuple[int, int]]:
+    """The blocks that are wanted, as pairs of leaves by number.
+
+    Raises:
+        SelectionError: If a path is not among what is differentiated.
+    """
+    if blocks == "diagonal":
+        numbers = range(len(leaves))
+        return frozenset(
+            (i, j) for i in numbers for j in numbers if leaves[i].path[0] == leaves[j].path[0]
+        )
+    found: set[tuple[int, int]] = set()
+    for pair in blocks:
+        ends = [[i for i, x in enumerate(leaves) if names_part(p, x.path)] for p in pair]
+        for pattern, matched in zip(pair, ends, strict=True):
+            if not matched:
+                names = all_parts(leaf.path for leaf in leaves)
+                known = nearest(pattern, names, "Nothing is differentiated.")
+                raise SelectionError(
+                    f"{call}: blocks={pair!r}: {pattern!r} is not among what is "
+                    f"differentiated{known}"
+                )
+        found.update((i, j) for i in ends[0] for j in ends[1])
+    return frozenset(found)
+
+
+def rectangles(
+    pairs: frozenset[tuple[int, int]],
+) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """Pairs as rows by columns: the columns with the same rows go together, or the reverse."""
+
+    def grouped(side: int) -> dict[tuple[int, ...], list[int]]:
+        ends: dict[int, list[int]] = {}
+        for pair in sorted(pairs):
+            ends.setdefault(pair[side], []).append(pair[1 - side])
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for one, others in ends.items():
+            groups.setdefault(tuple(others), []).append(one)
+        return groups
+
+    by_columns, by_rows = grouped(1), grouped(0)
+    if len(by_columns) <= len(by_rows):
+        return [(rows, tuple(sorted(columns))) for rows, columns in by_columns.items()]
+    return [(tuple(sorted(rows)), columns) for columns, rows in by_rows.items()]
 
 
 def names_argument(wrt: Selection, name: str) -> bool:

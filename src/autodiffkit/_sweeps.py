@@ -33,6 +33,7 @@ class LinearSweeps:
         self._linear = linear
         self.ends = ends
         self.program = linear.program
+        self.residuals = linear.residuals
 
     def obstacle(self, schedule: Schedule) -> Exception | None:
         """Why sweeps are impossible, `None` if they are possible; found by tracing them."""

@@ -35,29 +35,24 @@ from autodiffkit._errors import SignatureError
 from autodiffkit._flat_call import FlatCall, Options
 from autodiffkit._function import BoundMethod, Function, Opaque, as_function, name_of
 from autodiffkit._function_hints import FunctionHints, hints_of
-from autodiffkit._hessian import Hessian, bare
+from autodiffkit._hessian import Hessian
 from autodiffkit._jax_compat import is_eager
 from autodiffkit._linear_map import LinearMap
+from autodiffkit._linearized import Linearized
+from autodiffkit._pairs import bare
 from autodiffkit._plan import Plan
 from autodiffkit._planning import check_layout, check_mode
 from autodiffkit._program import Linear
 from autodiffkit._result import Gradient, Jacobian
-from autodiffkit._selection import check_selection
+from autodiffkit._selection import check_blocks, check_selection
 from autodiffkit._signature import bind
+from autodiffkit._taylor import NO_VALUES
 from autodiffkit._trees import Tree
 from autodiffkit._typecheck import is_enabled, result_node
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
 R = TypeVar("R")
-
-_CONCRETE_NEEDED = (
-    jax.errors.ConcretizationTypeError,
-    jax.errors.TracerArrayConversionError,
-    jax.errors.TracerIntegerConversionError,
-    jax.errors.NonConcreteBooleanIndexError,
-)
-
 
 _WRAPPED = ("__module__", "__name__", "__qualname__", "__doc__", "__annotations__")
 
@@ -104,6 +99,7 @@ class Transform(eqx.Module, Generic[P, R]):
             options,
             wrt=check_selection(call, "wrt", options.wrt),
             of=check_selection(call, "of", options.of),
+            blocks=check_blocks(call, options.blocks),
         )
         # As `functools.wraps` does, and `eqx.module_update_wrapper`, which makes a copy.
         for name in _WRAPPED:
@@ -124,7 +120,11 @@ class Transform(eqx.Module, Generic[P, R]):
             or not hasattr(type(wrapped), "__get__")
         ):
             return self
-        return type(self)(BoundMethod(self.__wrapped__, instance), self._options)
+        return self._of(BoundMethod(self.__wrapped__, instance))
+
+    def _of(self, function: Any) -> "Transform[P, R]":
+        """The same transform of another function."""
+        return type(self)(function, self._options)
 
     # A module compares by its leaves, which may be arrays; a function by identity.
     __hash__ = object.__hash__
@@ -145,7 +145,7 @@ class Transform(eqx.Module, Generic[P, R]):
         is_wanted = self._options.typecheck and is_enabled()
         return hints_of(function) if is_wanted else FunctionHints()
 
-    def _plan(self, flat: FlatCall, selected: Any) -> Plan:
+    def _plan(self, flat: FlatCall, selected: Any) -> Any:
         return plan_first(flat, selected)
 
     @property
@@ -170,7 +170,7 @@ class Transform(eqx.Module, Generic[P, R]):
             order=self._order,
             wrt=options.wrt,
             of=options.of,
-            scalar=options.scalar,
+            scalar=bool(options.scalar),
         )
 
     @property
@@ -189,16 +189,16 @@ class Transform(eqx.Module, Generic[P, R]):
 
         return plan
 
-    def _plan_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Plan:
+    def _plan_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         flat = self._flat(args, kwargs, abstract=True)
-        plans: list[Plan] = []
+        plans: list[Any] = []
 
         def trace(selected: list[Array], structs: list[Array]) -> None:
             plans.append(self._plan(flat.with_structs(structs), selected))
 
         try:
             jax.eval_shape(trace, flat.selected, flat.structs)
-        except _CONCRETE_NEEDED as error:
+        except NO_VALUES as error:
             if flat.structs or any(isinstance(x, jax.ShapeDtypeStruct) for x in flat.selected):
                 raise SignatureError(
                     f"{flat.call}.plan: tracing the function needs the value of an argument, "
@@ -231,11 +231,11 @@ class JacobianTransform(Transform[P, R]):
         found = first_derivative(flat)
         return Jacobian(
             found.first,
-            found.value,
-            found.aux,
             found.inputs,
             found.outputs,
             flat.name,
+            _value=found.value,
+            _aux=found.aux,
         )
 
 
@@ -256,7 +256,7 @@ class GradTransform(Transform[P, R]):
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Gradient[R]:
         flat = self._flat(args, kwargs)
-        return _gradient(flat, first_derivative(flat))
+        return gradient_of(flat, first_derivative(flat))
 
 
 class HessianTransform(Transform[P, R]):
@@ -280,12 +280,12 @@ class HessianTransform(Transform[P, R]):
         found = second_derivative(flat)
         return Hessian(
             found.second,
-            found.value,
-            found.aux,
             found.inputs,
             found.outputs,
             flat.name,
-            found.first,
+            _value=found.value,
+            _aux=found.aux,
+            _first=found.first,
         )
 
     def _plan(self, flat: FlatCall, selected: Any) -> Plan:
@@ -311,7 +311,7 @@ class LinearizeTransform(Transform[P, R]):
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> LinearMap[R]:
         flat = self._flat(args, kwargs)
         found, linear = linear_map(flat)
-        return _linear_map(flat, found, linear, found.outputs, None)
+        return linearized(flat, found, linear, found.outputs, None)
 
 
 class HvpTransform(Transform[P, R]):
@@ -335,27 +335,29 @@ class HvpTransform(Transform[P, R]):
         flat = self._flat(args, kwargs)
         found, linear = second_linear_map(flat)
         outputs = bare(found.outputs).compose(found.inputs.tree)
-        return _linear_map(flat, found, linear, outputs, _gradient(flat, found))
+        return linearized(flat, found, linear, outputs, gradient_of(flat, found))
 
     def _plan(self, flat: FlatCall, selected: Any) -> Plan:
         return plan_second(flat, selected)
 
 
-def _gradient(flat: FlatCall, found: Evaluated) -> Gradient[Any]:
+def gradient_of(flat: FlatCall, found: Evaluated) -> Gradient[Any]:
+    """The first derivatives of a scalar by names."""
     return Gradient(
         found.first,
-        found.value,
-        found.aux,
         found.inputs,
         bare(found.outputs),
         flat.name,
+        _value=found.value,
+        _aux=found.aux,
     )
 
 
-def _linear_map(
+def linearized(
     flat: FlatCall, found: Evaluated, linear: Linear, outputs: Tree, gradient: Gradient[Any] | None
-) -> LinearMap[Any]:
-    return LinearMap(
+) -> Linearized[Any]:
+    """The tangent map by names."""
+    return Linearized(
         linear,
         found.value,
         found.aux,

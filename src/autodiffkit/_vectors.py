@@ -57,6 +57,13 @@ def filled(vector: list[Array | None], specs: Sequence[LeafSpec]) -> list[Array]
     ]
 
 
+def joined(vector: list[Array | None], specs: Sequence[LeafSpec]) -> Array:
+    """The leaves laid end to end, in the dtype that they promote to; `None` is zero."""
+    leaves = filled(vector, specs)
+    dtype = promote(leaf.dtype for leaf in leaves)
+    return jnp.concatenate([leaf.reshape(-1).astype(dtype) for leaf in leaves])
+
+
 def multiply(
     blocks: Sequence[Sequence[Array]],
     vector: list[Array | None],

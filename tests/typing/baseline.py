@@ -94,6 +94,35 @@ assert_type(decorated(x), adk.Jacobian[Array])
 assert_type(decorated_with_options(x, n=2), adk.Gradient[Array])
 assert_type(decorated_with_aux(x), adk.LinearMap[Forces])
 
+# Linear algebra -------------------------------------------------------------------------
+
+assert_type(adk.jacobian(energy)(x).gram(), adk.SymmetricMatrix)
+assert_type(adk.jacobian(energy)(x).covariance(x).correlation(), adk.SymmetricMatrix)
+assert_type(adk.jacobian(energy)(x).svd(), adk.SVD)
+assert_type(adk.jacobian(energy)(x).slogdet().sign, Array)
+assert_type(adk.jacobian(energy)(x).from_matrix(x), adk.Jacobian[Array])
+assert_type(adk.hessian(energy)(x).inverse(), adk.SymmetricMatrix)
+assert_type(adk.hessian(energy)(x).damped(0.1), adk.Hessian[Array])
+assert_type(adk.hessian(energy, blocks=[("x", "x")])(x).eigh(), adk.Eigh)
+assert_type(adk.hvp(energy)(x) + adk.hvp(energy)(x), adk.LinearMap[Any])
+assert_type(2.0 * adk.jacobian(energy)(x), adk.LinearMap[Any])
+assert_type(adk.jacobian(energy)(x).T, adk.LinearMap[Any])
+assert_type(adk.gauss_newton(structured, lambda out: jnp.sum(out.forces))(x), adk.LinearMap[Array])
+assert_type(adk.fisher(energy, "poisson")(x), adk.LinearMap[Array])
+assert_type(adk.fisher(with_aux, has_aux=True)(x).value, Array)
+
+# Operators ------------------------------------------------------------------------------
+
+assert_type(adk.laplacian(structured)(x), adk.Laplacian[Forces])
+assert_type(adk.laplacian(with_aux, has_aux=True)(x).value, Array)
+assert_type(adk.hessian_diagonal(energy)(x, scale=2.0), adk.HessianDiagonal[Array])
+assert_type(adk.hessian_diagonal(energy)(x).grad, adk.Gradient[Array])
+assert_type(adk.divergence(energy, wrt="x")(x).divergence, Array)
+assert_type(adk.curl(wrt="x")(energy)(x), adk.Curl[Array])
+assert_type(
+    adk.directional_derivative(energy, order=2)(x, direction=x), adk.DirectionalDerivative[Array]
+)
+
 # Methods --------------------------------------------------------------------------------
 
 

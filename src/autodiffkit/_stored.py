@@ -1,0 +1,196 @@
+"""Derivatives that store their blocks: access by name, and the way to matrices and lineax."""
+
+import abc
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar, TypeVar
+
+import equinox as eqx
+import jax.numpy as jnp
+import lineax as lx
+from jaxtyping import Array
+
+from autodiffkit import _linear_algebra as algebra
+from autodiffkit._block_table import BlockTable, table_of
+from autodiffkit._compact import Shared
+from autodiffkit._errors import NotDifferentiatedError, StructureError, columns, listed
+from autodiffkit._inputs import Inputs
+from autodiffkit._leaves import describe_array, is_complex, promote
+from autodiffkit._linear_map import Composable
+from autodiffkit._paths import Path, show
+from autodiffkit._structured_map import ask_again, is_dunder
+from autodiffkit._trees import Tree
+from autodiffkit._vectors import refuse_batched
+
+S = TypeVar("S", bound="Stored")  # `typing.Self` is refused outside decorated classes
+
+
+class Stored(Composable):
+    """Blocks that are reached by the names of arguments."""
+
+    _blocks: BlockTable  # by output leaf (of second derivatives, times source) and source
+    _inputs: Inputs = eqx.field(static=True)
+    _outputs: Tree = eqx.field(static=True)
+    _function: str = eqx.field(static=True)
+
+    _verb: ClassVar[str] = ""
+
+    def __getattr__(self, name: str) -> Any:
+        # Only reached when the usual lookup fails. An instance that is being unflattened or
+        # copied has no fields yet, and dunders are asked for by all kinds of protocols.
+        if is_dunder(name) or "_inputs" not in self.__dict__:
+            raise AttributeError(name)
+        ask_again(self, name)
+        return self._wrt_argument(name)
+
+    @abc.abstractmethod
+    def _wrt_argument(self, path: Any) -> Any:
+        """The blocks under a path; what attributes and items give."""
+
+    # Blocks are reached by name: without this, iteration would try J[0], J[1], ...
+    __iter__ = None
+
+    def _leaf_paths(self) -> list[Path]:
+        """The names of the leaves, for a function that returns a derivative."""
+        return list(self._blocks.paths)
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *self._inputs.names]
+
+    @property
+    def _domain(self) -> Tree:
+        return self._inputs.tree
+
+    @property
+    def _arguments(self) -> Inputs:
+        return self._inputs
+
+    @property
+    def _name(self) -> str:
+        return f"{self._verb}({self._function})" if self._verb else self._function
+
+    def _apply(self, tangents: list[Array | None]) -> list[Array]:
+        self._refuse_batched()
+        return self._blocks.multiply(tangents, self._codomain.specs, transpose=False)
+
+    def _apply_transpose(self, cotangents: list[Array | None]) -> list[Array]:
+        self._refuse_batched()
+        return self._blocks.multiply(cotangents, self._domain.specs, transpose=True)
+
+    def _refuse_batched(self) -> None:
+        if self._blocks.is_partial:
+            pairs = [
+                (show(self._codomain.specs[i].path) or "output", show(self._domain.specs[j].path))
+                for i, j in self._blocks.pairs
+            ]
+            raise NotDifferentiatedError(
+                f"{self._name}: only some of the blocks were computed, and this needs all of them. "
+                "Leave out blocks=, or select arguments with wrt=. There are:"
+                + listed(columns([("by", "then by"), *pairs]))
+            )
+        self._refuse_batched_blocks()
+
+    def _refuse_batched_blocks(self) -> None:
+        arrays, shapes = zip(*self._blocks.arrays, strict=True)
+        refuse_batched(self._name, arrays, shapes)
+
+    @property
+    def shared_axes(self) -> Mapping[str | tuple[str, ...], Shared]:
+        """The axes that blocks have once and first, with `layout="compact"`.
+
+        For each block, pairs of an axis of the output and one of the input: `J.shared_axes["x"]`
+        is `((0, 0),)` for a batch along the first axis of both. Of a Hessian, the first number is
+        that of an axis of the output followed by the first argument, and the keys are pairs:
+        `H.shared_axes["x", "y"]`. Where there are several outputs, the output's path comes first.
+        Dense blocks share none.
+        """
+        return MappingProxyType({
+            name[0] if len(name) == 1 else name: self._blocks.shared(i, j)
+            for i, row in enumerate(self._row_names)
+            for j, source in enumerate(self._domain.specs)
+            if self._blocks.has(i, j)
+            for name in [(*row, show(source.path))]
+        })
+
+    @property
+    def _row_names(self) -> list[tuple[str, ...]]:
+        """The paths of what each row of blocks is the derivative of; none of a bare output."""
+        return [(show(spec.path),) if spec.path else () for spec in self._outputs.specs]
+
+    def as_lineax(self) -> lx.AbstractLinearOperator:
+        """The derivative as a `lineax.PyTreeLinearOperator`, its blocks unraveled.
+
+        The input structure is a record by argument, the output structure that of the
+        function's output (of a Hessian, a record by argument; a Hessian of a scalar is
+        tagged symmetric).
+
+        Returns:
+            The operator.
+
+        Raises:
+            StructureError: If the map is only R-linear, which no lineax operator is.
+        """
+        self._refuse_batched()
+        self._refuse_partly_complex("as_lineax")
+        blocks = self._blocks.dense
+        # lineax wants one dtype for each source, whatever the outputs are.
+        dtypes = [promote(block.dtype for block in column) for column in zip(*blocks, strict=True)]
+        rows = [
+            self._domain.unflatten([b.astype(d) for b, d in zip(row, dtypes, strict=True)])
+            for row in blocks
+        ]
+        tree, structure = self._codomain.unflatten(rows), self._codomain.structure
+        try:
+            return lx.PyTreeLinearOperator(tree, structure, self._tags)
+        except Exception as error:
+            self._not_lineax(error)
+
+    def from_matrix(self: S, matrix: Any, /) -> S:
+        """Another matrix in the place of this one, with the same names and everything else.
+
+        Args:
+            matrix: An array of the shape of `as_matrix()`, such as the answer of an algorithm
+                that takes matrices.
+
+        Returns:
+            A result of the same kind, whose blocks are cut out of the matrix. They have the
+            dtypes of the blocks of this one.
+
+        Raises:
+            StructureError: If the matrix has another shape.
+        """
+        self._refuse_batched()
+        array = self._matrix_of(jnp.asarray(matrix))
+        if is_complex(array.dtype) and not is_complex(promote(self._dtypes)):
+            raise StructureError(
+                f"{self._name}.from_matrix: the matrix is complex and the blocks are real. "
+                "Take its real part, if that is what is meant."
+            )
+        targets, sources = self._codomain.specs, self._domain.specs
+        return eqx.tree_at(lambda x: x._blocks, self, table_of(array, targets, sources))
+
+    def _finite(self, method: str, matrix: Array) -> Array:
+        """The matrix, unless an entry is not finite: then an error, also under `jax.jit`."""
+        names = ", ".join(path for path, _ in self.column_labels)
+        message = (
+            f"{self._name}.{method}: the matrix by {names} has entries that are not finite; "
+            "printing the derivative shows in which blocks."
+        )
+        return algebra.checked(matrix, ~jnp.all(jnp.isfinite(matrix)), message)
+
+    @property
+    def _dtypes(self) -> list[Any]:
+        return [block.dtype for block, _ in self._blocks.arrays]
+
+    @property
+    def _matrix_shape(self) -> tuple[int, ...]:
+        return self._codomain.size, self._domain.size
+
+    def _matrix_of(self, array: Array) -> Array:
+        """The array as rows by columns."""
+        if array.shape != self._matrix_shape:
+            raise StructureError(
+                f"{self._name}.from_matrix: the matrix should have the shape "
+                f"{list(self._matrix_shape)}; got {describe_array(array.shape, array.dtype)}."
+            )
+        return array
