@@ -59,7 +59,7 @@ class Fit(NamedTuple):
 
     parameters: Kinetics
     stderr: Kinetics
-    jacobian: adk.Jacobian[Array]
+    covariance: adk.SymmetricMatrix
     residual_error: float
     freedom: int
 
@@ -117,7 +117,7 @@ def fit(
         report: Takes a line about each step.
 
     Returns:
-        Estimates, standard errors and the Jacobian at the solution.
+        Estimates, standard errors and their covariance.
 
     Raises:
         RuntimeError: If the steps did not suffice.
@@ -138,8 +138,8 @@ def fit(
         scale = jnp.linalg.norm(matrix, axis=0)
         damped = jnp.concatenate([matrix, jnp.diag(damping**0.5 * scale)])
         target = jnp.concatenate([-here.value, jnp.zeros(2)])
-        change = as_kinetics(here, jnp.linalg.lstsq(damped, target)[0])
-        moved = Kinetics(kinetics.vmax + change.vmax, kinetics.km + change.km)
+        change = here.unravel(jnp.linalg.lstsq(damped, target)[0]).kinetics
+        moved = jax.tree.map(jnp.add, kinetics, change)
         trial = jacobian(moved, *data)
         trial_rss = float(trial.value @ trial.value)
         # What the linear model still promises, relative to what is there.
@@ -153,19 +153,12 @@ def fit(
     raise RuntimeError(f"no convergence in {steps} steps")
 
 
-def as_kinetics(J: adk.Jacobian[Array], vector: Float[Array, "2"]) -> Kinetics:
-    """One number per column of the Jacobian, in the structure of the parameters."""
-    columns = dict(J.column_labels)
-    return Kinetics(vector[columns["kinetics.vmax"]][0], vector[columns["kinetics.km"]][0])
-
-
 def _summary(kinetics: Kinetics, J: adk.Jacobian[Array], rss: float) -> Fit:
-    matrix = J.as_matrix()
-    freedom = matrix.shape[0] - matrix.shape[1]
-    variance = rss / freedom
-    covariance = variance * jnp.linalg.inv(matrix.T @ matrix)
-    stderr = as_kinetics(J, jnp.sqrt(jnp.diag(covariance)))
-    return Fit(kinetics, stderr, J, variance**0.5, freedom)
+    covariance = J.covariance(J.value)
+    stderr = covariance.stderr().kinetics
+    rows, columns = J.as_matrix().shape
+    freedom = rows - columns
+    return Fit(kinetics, stderr, covariance, (rss / freedom) ** 0.5, freedom)
 
 
 def table(experiment: Experiment, result: Fit) -> list[str]:
@@ -197,8 +190,7 @@ def draw(results: Sequence[tuple[Experiment, Fit]], path: Path) -> None:
         curve = michaelis_menten(grid, result.parameters)
         # The band of one standard error of the curve, from its own Jacobian.
         slopes = adk.jacobian(michaelis_menten, wrt="kinetics")(grid, result.parameters).as_matrix()
-        fitted = result.jacobian.as_matrix()
-        covariance = result.residual_error**2 * jnp.linalg.inv(fitted.T @ fitted)
+        covariance = result.covariance.as_matrix()
         band = jnp.sqrt(jnp.einsum("ij,jk,ik->i", slopes, covariance, slopes))
         axes.plot(grid, curve, color=colour, label=experiment.name)
         axes.fill_between(grid, curve - band, curve + band, color=colour, alpha=0.2, lw=0)
