@@ -89,7 +89,7 @@ def compare(problem: Problem, repeats: int | None = None) -> Result:
     if repeats is None:
         fitting = int(_BUDGET / (batch * sum(pilot[name] for name in kept)))
         repeats = min(max(fitting, _REPEATS[0]), _REPEATS[-1])
-    warm = _interleaved({name: calls[name] for name in kept}, problem.arguments, repeats, batch)
+    warm = interleaved({name: calls[name] for name in kept}, problem.arguments, repeats, batch)
     medians = {**pilot, **{name: statistics.median(seconds) for name, seconds in warm.items()}}
     best = min(_plain(warm) or [BY_HAND], key=medians.__getitem__)
     others = {best, BY_HAND} & set(values)
@@ -195,7 +195,7 @@ def _worth_timing(pilot: dict[str, float]) -> list[str]:
     return [name for name in pilot if name not in hopeless]
 
 
-def _interleaved(
+def interleaved(
     calls: dict[str, Callable[..., Any]], arguments: tuple[Any, ...], repeats: int, batch: int
 ) -> dict[str, list[float]]:
     """Seconds a call, by variant and repeat; each repeat visits all variants."""

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from algebra import measure_algebra
 from measure import Result, compare, compare_first_calls
 from planning import measure_planning
 from problem import COMPILATION, Problem
@@ -32,8 +33,9 @@ def main() -> None:
     """Measures, prints and writes what was asked for."""
     options = _options()
     print(setting())
-    if options.planning or options.typecheck:
-        print(*_costs(options), sep="\n")
+    if options.planning or options.typecheck or options.algebra:
+        for text in _costs(options):
+            print(text, flush=True)
         return
     rows: list[tuple[Problem, Result]] = []
     for problem in problems():
@@ -62,7 +64,7 @@ def main() -> None:
 
 
 def _costs(options: argparse.Namespace) -> Iterator[str]:
-    """What planning and checking cost, in words."""
+    """What planning, checking and linear algebra cost, in words."""
     if options.planning:
         found = measure_planning(options.repeats)
         yield (
@@ -75,6 +77,8 @@ def _costs(options: argparse.Namespace) -> Iterator[str]:
                 f"{cost.name}: with checks over without, {cost.traced:.2f} traced, "
                 f"{cost.compiled:.2f} compiled"
             )
+    if options.algebra:
+        yield from measure_algebra(options.repeats)
 
 
 def _options() -> argparse.Namespace:
@@ -94,6 +98,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--planning", action="store_true", help="time planning instead")
     parser.add_argument(
         "--typecheck", action="store_true", help="time the check of annotations instead"
+    )
+    parser.add_argument(
+        "--algebra", action="store_true", help="time products, diagonals and Laplacians instead"
     )
     return parser.parse_args()
 
