@@ -18,6 +18,6 @@ def _renamed(text: str, name: str) -> str:
     longest = max((len(found) for found in _NAME.findall(text)), default=0)
     excess = longest - len("&lt;&gt;") + len("<>") - len(name)
     if longest:
-        # Columns were padded to the long name; no other run of spaces is as wide.
-        text = re.sub(f" {{{excess}}}( {{2,}})", r"\1", text)
+        # Columns were padded to the long name; between words no other run of spaces is as wide.
+        text = re.sub(f"(?<=\\S) {{{excess}}}( {{2,}})", r"\1", text)
     return _NAME.sub(name, text)
