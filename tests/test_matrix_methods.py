@@ -47,7 +47,6 @@ def _wide():
 def test_jacobians_of_the_registry(case, wide):
     dynamic, static = eqx.partition(case.call(wide), eqx.is_inexact_array)
 
-    @jax.jit
     def answers(leaves):
         args, kwargs = eqx.combine(leaves, static)
         J = adk.jacobian(case.function, **case.options)(*args, **kwargs)
@@ -61,7 +60,9 @@ def test_jacobians_of_the_registry(case, wide):
         determinant = J.slogdet() if m == n else None
         return J.as_matrix(), J.gram().as_matrix(), J.ravel(solution), S, Vh, determinant
 
-    matrix, gram, found, S, first, determinant = answers(dynamic)
+    # XLA's FFT refuses the layout that its factorisations want (jaxlib 0.10.2, CPU).
+    run = answers if case.name == "power_spectrum" else jax.jit(answers)
+    matrix, gram, found, S, first, determinant = run(dynamic)
     matrix, (m, n) = np.asarray(matrix), matrix.shape
     close(gram, matrix.T @ matrix, wide)
     right = np.linspace(-1.0, 1.0, m)
