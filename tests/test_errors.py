@@ -1272,6 +1272,7 @@ LARGE = 10**6
 @pytest.fixture
 def one_kibibyte(monkeypatch):
     monkeypatch.setattr(_memory, "available_bytes", lambda arrays: 1024)
+    monkeypatch.setattr(_memory, "_SMALL", 0)
 
 
 def test_a_hopeless_result_is_refused_before_any_sweep():
@@ -1385,6 +1386,7 @@ class TestRefusal:
 
 def test_a_hessian_that_does_not_fit_one_gibibyte(monkeypatch):
     monkeypatch.setattr(_memory, "available_bytes", lambda arrays: 2**30)
+    monkeypatch.setattr(_memory, "_SMALL", 0)
     assert message(adk.ResultTooLargeError, lambda: adk.hessian(square_sum)(jnp.zeros(10**5))) == (
         "hessian(square_sum): the result takes 37.3 GiB and 1.0 GiB are available. adk.hvp "
         "multiplies by the Hessian without storing it.\n"
@@ -1395,4 +1397,5 @@ def test_a_hessian_that_does_not_fit_one_gibibyte(monkeypatch):
 
 def test_nothing_is_refused_where_the_memory_is_unknown(monkeypatch):
     monkeypatch.setattr(_memory, "available_bytes", lambda arrays: None)
+    monkeypatch.setattr(_memory, "_SMALL", 0)
     assert adk.jacobian(sine)(jnp.zeros(17)).x.shape == (17, 17)

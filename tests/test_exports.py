@@ -12,6 +12,7 @@ import autodiffkit as adk
 NAMES = [
     "AnnotationError",
     "AutodiffError",
+    "Compiled",
     "Curl",
     "DirectionalDerivative",
     "Divergence",

@@ -2,6 +2,7 @@
 
 from importlib.metadata import version as _version
 
+from autodiffkit._ahead import Compiled as Compiled
 from autodiffkit._api import grad as grad
 from autodiffkit._api import hessian as hessian
 from autodiffkit._api import hvp as hvp

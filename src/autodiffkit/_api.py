@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, Literal, ParamSpec, TypedDict, TypeVar, Unpack, overload
 
 from autodiffkit._flat_call import Options
+from autodiffkit._limits import Limits
 from autodiffkit._planning import Layout, Mode
 from autodiffkit._selection import Blocks, Of, Wrt
 from autodiffkit._transforms import (
@@ -27,6 +28,9 @@ class _Options(TypedDict, total=False):
     holomorphic: bool
     typecheck: bool
     layout: Layout
+    chunk_size: int | None
+    memory_limit: int | float | str | None
+    progress: bool
 
 
 class _HessianOptions(_Options, total=False):
@@ -75,6 +79,9 @@ def jacobian(
     holomorphic: bool = False,
     typecheck: bool = True,
     layout: Layout = "dense",
+    chunk_size: int | None = None,
+    memory_limit: int | float | str | None = None,
+    progress: bool = False,
 ) -> Any:
     """The Jacobian of a function of named arguments, each of which may be any pytree.
 
@@ -105,13 +112,22 @@ def jacobian(
             `"compact"` blocks have the axes once and first along which output and input are
             independent element by element, such as the examples of a batch: `(batch, out, in)`.
             They are found in the program, never assumed; `J.shared_axes` says which they are.
+        chunk_size: At most so many directions are swept together; what the function keeps for its
+            derivative is computed once for all chunks. What is larger than the work is no limit.
+        memory_limit: The bytes of temporaries that the sweeps may use, a number or text such as
+            `"512MiB"`: the plan picks the chunks from an estimate. Outside of `jit` that is
+            corrected by what the compiled sweeps hold. The result itself and what the function
+            keeps are not counted.
+        progress: Whether a bar shows the chunks as they are done, under `jit`, too. Without one
+            of the limits, long sweeps are divided into a few chunks for it.
 
     Returns:
         A callable Equinox module with the signature of `f` that returns a `Jacobian`: `J.x` is
             the block for argument `x`, of the output's shape followed by that of `x`, in the
             promotion of both dtypes. Its `.plan(...)` tells which sweeps would run.
     """
-    options = Options(wrt, of, mode, has_aux, holomorphic, typecheck, layout)
+    limits = Limits(chunk_size, memory_limit, progress)
+    options = Options(wrt, of, mode, has_aux, holomorphic, typecheck, layout, limits=limits)
     return transform(JacobianTransform, f, options)
 
 
@@ -146,6 +162,9 @@ def grad(
     holomorphic: bool = False,
     typecheck: bool = True,
     layout: Layout = "dense",
+    chunk_size: int | None = None,
+    memory_limit: int | float | str | None = None,
+    progress: bool = False,
 ) -> Any:
     """The gradient of a function with one real scalar output.
 
@@ -158,12 +177,18 @@ def grad(
         holomorphic: As for `jacobian`.
         typecheck: As for `jacobian`.
         layout: As for `jacobian`; one output shares no axis, so `"dense"` is all there is.
+        chunk_size: As for `jacobian`.
+        memory_limit: As for `jacobian`.
+        progress: As for `jacobian`.
 
     Returns:
         A callable Equinox module with the signature of `f` that returns a `Gradient`: `G.x` has
             the structure and the shapes of argument `x`; `G.value` is what `f` returned.
     """
-    options = Options(wrt, of, mode, has_aux, holomorphic, typecheck, layout, scalar=True)
+    limits = Limits(chunk_size, memory_limit, progress)
+    options = Options(
+        wrt, of, mode, has_aux, holomorphic, typecheck, layout, scalar=True, limits=limits
+    )
     return transform(GradTransform, f, options)
 
 
@@ -199,6 +224,9 @@ def hessian(
     typecheck: bool = True,
     layout: Layout = "dense",
     blocks: Blocks = None,
+    chunk_size: int | None = None,
+    memory_limit: int | float | str | None = None,
+    progress: bool = False,
 ) -> Any:
     """The second derivatives of a function of named arguments.
 
@@ -217,6 +245,9 @@ def hessian(
         typecheck: As for `jacobian`.
         layout: As for `jacobian`. A `"compact"` block has the axes once and first that its second
             argument shares with the output or with the first argument.
+        chunk_size: As for `jacobian`.
+        memory_limit: As for `jacobian`.
+        progress: As for `jacobian`.
         blocks: Which blocks, as pairs of paths or globs of what is differentiated: of
             `[("w", "b")]` there is `H.w.b` alone. `"diagonal"` means those of each argument with
             itself. The others are neither swept nor stored, so what needs all of them, such as
@@ -227,7 +258,8 @@ def hessian(
             the block of the output's shape followed by those of `x` and of `y`; `H.value` and, of
             a scalar, `H.grad` come from the same pass.
     """
-    options = Options(wrt, of, mode, has_aux, holomorphic, typecheck, layout, blocks)
+    limits = Limits(chunk_size, memory_limit, progress)
+    options = Options(wrt, of, mode, has_aux, holomorphic, typecheck, layout, blocks, limits=limits)
     return transform(HessianTransform, f, options)
 
 
@@ -262,6 +294,9 @@ def linearize(
     holomorphic: bool = False,
     typecheck: bool = True,
     layout: Layout = "dense",
+    chunk_size: int | None = None,
+    memory_limit: int | float | str | None = None,
+    progress: bool = False,
 ) -> Any:
     """The Jacobian as a linear map that is applied and not stored.
 
@@ -274,12 +309,16 @@ def linearize(
         holomorphic: As for `jacobian`.
         typecheck: As for `jacobian`.
         layout: `"dense"`; there are no blocks that another one would be for.
+        chunk_size: As for `jacobian`.
+        memory_limit: As for `jacobian`.
+        progress: As for `jacobian`.
 
     Returns:
         A callable Equinox module with the signature of `f` that runs `f` once and returns a
             `LinearMap`: `L.mv(x=dx)` pushes a tangent, `L.rmv(dy)` pulls a cotangent back.
     """
-    options = Options(wrt, of, mode, has_aux, holomorphic, typecheck, layout)
+    limits = Limits(chunk_size, memory_limit, progress)
+    options = Options(wrt, of, mode, has_aux, holomorphic, typecheck, layout, limits=limits)
     return transform(LinearizeTransform, f, options)
 
 
@@ -314,6 +353,9 @@ def hvp(
     holomorphic: bool = False,
     typecheck: bool = True,
     layout: Layout = "dense",
+    chunk_size: int | None = None,
+    memory_limit: int | float | str | None = None,
+    progress: bool = False,
 ) -> Any:
     """The Hessian of a scalar function as a linear map: Hessian-vector products.
 
@@ -327,11 +369,17 @@ def hvp(
         holomorphic: As for `jacobian`.
         typecheck: As for `jacobian`.
         layout: `"dense"`; there are no blocks that another one would be for.
+        chunk_size: As for `jacobian`.
+        memory_limit: As for `jacobian`.
+        progress: As for `jacobian`.
 
     Returns:
         A callable Equinox module with the signature of `f` that runs `f` once and returns a
             `LinearMap`: `H.mv(x=dx)` is a record by argument; `H.grad` and `H.value` come from
             the same pass.
     """
-    options = Options(wrt, of, mode, has_aux, holomorphic, typecheck, layout, scalar=True)
+    limits = Limits(chunk_size, memory_limit, progress)
+    options = Options(
+        wrt, of, mode, has_aux, holomorphic, typecheck, layout, scalar=True, limits=limits
+    )
     return transform(HvpTransform, f, options)

@@ -1,85 +1,94 @@
 """Sweeping a linear program in parts, and the blocks made of what comes out."""
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from autodiffkit._batches import Batch, Batches, groups_of, parts_of, pull, push
 from autodiffkit._block_table import BlockTable, compact_table, from_function, worth_packing
 from autodiffkit._compact import Shared, compact_shape, same_axes
-from autodiffkit._directions import batch, make_block, unit_directions, zeros
-from autodiffkit._leaves import Ends, derivative_dtype, is_complex, promote, slices
+from autodiffkit._directions import make_block, zeros
+from autodiffkit._leaves import Ends, derivative_dtype, is_complex, promote
 from autodiffkit._map_blocks import SweptMaps, without
 from autodiffkit._network import Network
 from autodiffkit._packing import packed_table
 from autodiffkit._program import Linear
-from autodiffkit._schedule import Chain, Link, Split
+from autodiffkit._progress import Chunks
+from autodiffkit._schedule import Chain, Link, Pairs, Schedule, Split
 
 # Up to so many products are written as products of their own; more are packed into one.
 _FEW = 16
 
 
-class Swept(NamedTuple):
-    """What the sweeps of one program gave; it makes the blocks.
-
-    Args:
-        pushed: By target variable: arrays with axes [output..., direction].
-        pulled: By source variable: arrays with axes [direction, source...].
-        pushes: Which directions belong to each variable that was pushed from.
-        pulls: Which directions belong to each variable that was pulled from.
-    """
-
-    pushed: Mapping[int, Array]
-    pulled: Mapping[int, Array]
-    pushes: Mapping[int, slice]
-    pulls: Mapping[int, slice]
-
-
-def sweep(linear: Linear, network: Network, sweeps: Split | Chain, ends: Ends) -> BlockTable:
+def sweep(linear: Linear, schedule: Schedule, ends: Ends) -> BlockTable:
     """The blocks of a linear map.
 
     Args:
         linear: The map.
-        network: Its program as a network.
-        sweeps: What to push and pull.
+        schedule: What to push and pull.
         ends: Its sources and targets.
 
     Returns:
-        The blocks, zeros where no path leads from the source to the target.
+        The blocks, zeros where no path leads from the source to the target; those that symmetry
+            tells, too.
     """
+    network, sweeps = schedule.network, schedule.sweeps
     if isinstance(sweeps, Chain):
-        return _chain(linear, network, sweeps, ends)
-    return _split(linear, network, sweeps, ends)
+        blocks = _chain(linear, network, sweeps, ends, schedule.chunks)
+    else:
+        blocks = _split(linear, network, sweeps, ends, schedule.chunks)
+    return mirrored(blocks, schedule.mirrored, ends)
+
+
+def mirrored(blocks: BlockTable, pairs: Pairs, ends: Ends) -> BlockTable:
+    """The blocks of a gradient, with those that were not swept taken from across the diagonal.
+
+    Args:
+        blocks: The table; for each output of the function, as many rows as columns.
+        pairs: The blocks to replace, by number of the row's leaf and the column's.
+        ends: The sources and targets.
+
+    Returns:
+        The table, with axes moved to their places.
+    """
+    if not pairs:
+        return blocks
+    width = len(ends.sources)
+
+    def block(row: int, j: int) -> Array:
+        i = row % width
+        if (i, j) not in pairs:
+            return blocks.block(row, j)
+        other = blocks.block(row - i + j, i)  # axes [output..., j..., i...]
+        inner, outer = len(ends.sources[i].shape), len(ends.sources[j].shape)
+        lead = other.ndim - inner - outer
+        return jnp.moveaxis(other, range(lead, lead + outer), range(lead + inner, other.ndim))
+
+    return from_function(block, ends.targets, ends.sources)
 
 
 # Splits -------------------------------------------------------------------------
 
 
-def _split(linear: Linear, network: Network, split: Split, ends: Ends) -> BlockTable:
-    sources, targets = network.ends
-    stops = (*split.middle, *split.pulled)
-    pushing, pulling = without((*split.pushed, *split.middle), split), without(stops, split)
-    reached = network.computed(pushing, split.forward)
-    outputs = [v for v in targets if v in reached]
-    inputs = [v for v in sources if v not in split.pushed]
-    swept = Swept(
-        push(linear, network, pushing, outputs, split.forward),
-        pull(linear, network, inputs, pulling, split.reverse, apart=stops),
-        _parts(network, pushing),
-        _parts(network, pulling),
-    )
-    if split.mode == "fwd" and not split.maps:
-        by_target = [None if t is None else swept.pushed[t] for t in network.targets]
+def _split(
+    linear: Linear, network: Network, split: Split, ends: Ends, chunks: Chunks | None
+) -> BlockTable:
+    packed = worth_packing(ends.targets, ends.sources)
+    apart = None if packed else chunks  # a matrix of all blocks is swept as one
+    pushes = _pushed(linear, network, split, apart, chunks)
+    pulls = _pulled(linear, network, split, apart, chunks)
+    if split.mode == "fwd" and not split.maps and (packed or chunks is None):
+        by_target = [None if t is None else pushes.whole(t) for t in network.targets]
         return pushed_blocks(by_target, ends, network)
-    if split.mode == "rev" and not split.maps and worth_packing(ends.targets, ends.sources):
-        by_source = [None if s is None else swept.pulled[s] for s in network.sources]
-        return packed_table(by_source, swept.pulls, 0, ends, network)
+    if split.mode == "rev" and not split.maps and packed:
+        by_source = [None if s is None else pulls.whole(s) for s in network.sources]
+        return packed_table(by_source, parts_of(network, split.pulled), 0, ends, network)
     maps = SweptMaps(linear, network, split)
     if ends.compact and split.maps:
         return _compact_table(maps, ends, network)
-    products = _products(network, without(split.middle, split), split.forward, swept)
+    products = _products(network, split, pushes, pulls)
 
     def block(i: int, j: int) -> Array:
         target, source = ends.targets[i], ends.sources[j]
@@ -88,19 +97,50 @@ def _split(linear: Linear, network: Network, split: Split, ends: Ends) -> BlockT
             return zeros(target, source)
         t, s = path
         terms = maps.blocks(t, s, target, source)
-        if s in swept.pushes:
-            terms.append(make_block(swept.pushed[t][..., swept.pushes[s]], target, source, -1))
-        elif s not in split.pushed:
+        if s in split.pushed:
+            pushed = pushes.of(s, t)
+            if pushed is not None:
+                terms.append(make_block(pushed, target, source, -1))
+        else:
             if path in products:
                 terms.append(make_block(products[path], target, source, None))
-            if t in swept.pulls and s in swept.pulled:
-                terms.append(make_block(swept.pulled[s][swept.pulls[t]], target, source, 0))
+            pulled = pulls.of(t, s)
+            if pulled is not None:
+                terms.append(make_block(pulled, target, source, 0))
         if not terms:  # it is taken from across the diagonal
             assert split.narrowed
             return zeros(target, source)
         return sum(terms[1:], start=terms[0])
 
     return from_function(block, ends.targets, ends.sources)
+
+
+def _pushed(
+    linear: Linear, network: Network, split: Split, apart: Chunks | None, chunks: Chunks | None
+) -> Batches:
+    """What is pushed, in batches; in one of them where nothing is swept apart."""
+    middle = without(split.middle, split)
+    batches: list[Batch] = []
+    for group in groups_of(network, [*without(split.pushed, split), *middle], middle, apart):
+        reached = network.computed(group, split.forward)
+        outputs = [v for v in network.ends[1] if v in reached]
+        swept = push(linear, network, group, outputs, split.forward, chunks=chunks)
+        batches.append(Batch(parts_of(network, group), swept))
+    return Batches(batches, -1)
+
+
+def _pulled(
+    linear: Linear, network: Network, split: Split, apart: Chunks | None, chunks: Chunks | None
+) -> Batches:
+    """What is pulled, in batches likewise."""
+    middle = without(split.middle, split)
+    stops = (*split.middle, *split.pulled)
+    inputs = [v for v in network.ends[0] if v not in split.pushed]
+    batches: list[Batch] = []
+    for group in groups_of(network, [*middle, *without(split.pulled, split)], middle, apart):
+        swept = pull(linear, network, inputs, group, split.reverse, apart=stops, chunks=chunks)
+        batches.append(Batch(parts_of(network, group), swept))
+    return Batches(batches, 0)
 
 
 def _compact_table(maps: SweptMaps, ends: Ends, network: Network) -> BlockTable:
@@ -127,7 +167,7 @@ def pushed_blocks(pushed: Sequence[Array | None], ends: Ends, network: Network) 
     Returns:
         The blocks.
     """
-    parts = _parts(network, network.ends[0])
+    parts = parts_of(network, network.ends[0])
     if worth_packing(ends.targets, ends.sources):
         return packed_table(pushed, parts, 1, ends, network)
 
@@ -142,15 +182,19 @@ def pushed_blocks(pushed: Sequence[Array | None], ends: Ends, network: Network) 
 
 
 def _products(
-    network: Network, middle: Sequence[int], forward: Collection[int], swept: Swept
+    network: Network, split: Split, pushes: Batches, pulls: Batches
 ) -> dict[tuple[int, int], Array]:
     """The products at the cut, by target and source variable."""
+    middle = without(split.middle, split)
     if not middle:
         return {}
     size = network.directions(middle)
-    through = network.computed(middle, forward)
-    rows = {t: pushed[..., -size:] for t, pushed in swept.pushed.items() if t in through}
-    columns = {source: pulled[:size] for source, pulled in swept.pulled.items()}
+    through = network.computed(middle, split.forward)
+    sources, targets = network.ends
+    swept = {t: pushes.together(middle, t) for t in targets if t in through}
+    rows = {t: row for t, row in swept.items() if row is not None}
+    swept = {s: pulls.together(middle, s) for s in sources if s not in split.pushed}
+    columns = {s: column for s, column in swept.items() if column is not None}
     if len(rows) * len(columns) <= _FEW:
         return {
             (t, s): _dot(row.reshape(-1, size), column.reshape(size, -1))
@@ -183,104 +227,21 @@ def _dot(left: Array, right: Array) -> Array:
     )
 
 
-# Sweeps -------------------------------------------------------------------------
-
-
-def push(
-    linear: Linear,
-    network: Network,
-    starts: Sequence[int],
-    outputs: Sequence[int],
-    steps: Collection[int],
-) -> dict[int, Array]:
-    """Pushes a unit direction from every entry of the variables, in one batch.
-
-    Returns:
-        By output variable, arrays with axes [output..., direction].
-    """
-    if not outputs:
-        return {}
-    part = _piece(linear, network, starts, outputs, steps)
-    structs = part.program.sources[: len(starts)]
-    absent = part.program.sources[len(starts) :]
-
-    def run(unit: list[Array]) -> list[Array]:
-        return part(*unit, *(jnp.zeros(s.shape, s.dtype) for s in absent))
-
-    axis = network.direction_axis(steps)
-    units = unit_directions(structs, 1.0, network.complex_directions, axis)
-    return dict(zip(outputs, batch(run, units, axis, -1), strict=True))
-
-
-def pull(
-    linear: Linear,
-    network: Network,
-    inputs: Sequence[int],
-    stops: Sequence[int],
-    steps: Collection[int],
-    *,
-    apart: Sequence[int] = (),
-) -> dict[int, Array]:
-    """Pulls a unit direction from every entry of the variables, in one batch.
-
-    Args:
-        linear: The map.
-        network: Its program as a network.
-        inputs: The variables to pull onto.
-        stops: The variables to pull from.
-        steps: The steps between them.
-        apart: The variables that what is pulled from another one does not pass.
-
-    Returns:
-        By input variable, arrays with axes [direction, input...].
-    """
-    if not stops:
-        return {}
-    part = _piece(linear, network, inputs, stops, steps, apart=apart)
-
-    def run(unit: list[Array]) -> list[Array]:
-        return part.pull(*unit)[: len(inputs)]  # beyond these is what counts as zero
-
-    units = unit_directions(part.program.targets, -1.0, network.complex_directions, 0)
-    return dict(zip(inputs, batch(run, units, 0, 0), strict=True))
-
-
-def _piece(
-    linear: Linear,
-    network: Network,
-    inputs: Sequence[int],
-    outputs: Sequence[int],
-    steps: Collection[int],
-    *,
-    apart: Sequence[int] = (),
-) -> Linear:
-    names = network.variables
-    equations = {network.steps[i].equation for i in steps}
-    starts, stops = [names[v] for v in inputs], [names[v] for v in outputs]
-    program, needed = linear.program.piece(
-        starts, stops, equations, apart={names[v] for v in apart}
-    )
-    return Linear([linear.residuals[i] for i in needed], program)
-
-
-def _parts(network: Network, variables: Sequence[int]) -> dict[int, slice]:
-    avals = [network.variables[v].aval for v in variables]
-    return dict(zip(variables, slices(avals, network.complex_directions), strict=True))
-
-
 # Chains -------------------------------------------------------------------------
 
 
-def _chain(linear: Linear, network: Network, chain: Chain, ends: Ends) -> BlockTable:
+def _chain(
+    linear: Linear, network: Network, chain: Chain, ends: Ends, chunks: Chunks | None
+) -> BlockTable:
     """The product of the parts, each a matrix over real and imaginary parts."""
     network = network.over_reals
-    matrices = [_link_matrix(linear, network, link) for link in reversed(chain.links)]
+    matrices = [_link_matrix(linear, network, link, chunks) for link in reversed(chain.links)]
     dtype = promote(matrix.dtype for matrix in matrices)
     product = jnp.linalg.multi_dot(
         [matrix.astype(dtype) for matrix in matrices], precision=jax.lax.Precision.HIGHEST
     )
-    rows = _parts(network, chain.links[-1].outputs)
-    columns = _parts(network, chain.links[0].inputs)
+    rows = parts_of(network, chain.links[-1].outputs)
+    columns = parts_of(network, chain.links[0].inputs)
 
     def block(i: int, j: int) -> Array:
         target, source = ends.targets[i], ends.sources[j]
@@ -301,18 +262,18 @@ def _chain(linear: Linear, network: Network, chain: Chain, ends: Ends) -> BlockT
     return from_function(block, ends.targets, ends.sources)
 
 
-def _link_matrix(linear: Linear, network: Network, link: Link) -> Array:
+def _link_matrix(linear: Linear, network: Network, link: Link, chunks: Chunks | None) -> Array:
     """The map between the variables of two cuts, over real and imaginary parts."""
     if link.mode == "fwd":
-        pushed = push(linear, network, link.inputs, link.outputs, link.steps)
+        pushed = push(linear, network, link.inputs, link.outputs, link.steps, chunks=chunks)
         rows = [x.reshape(-1, x.shape[-1]) for x in (pushed[v] for v in link.outputs)]
-        return _joined([y for x in rows for y in _real_parts(x, 1.0)], axis=0)
-    pulled = pull(linear, network, link.inputs, link.outputs, link.steps)
+        return _joined([y for x in rows for y in _realparts_of(x, 1.0)], axis=0)
+    pulled = pull(linear, network, link.inputs, link.outputs, link.steps, chunks=chunks)
     columns = [x.reshape(x.shape[0], -1) for x in (pulled[v] for v in link.inputs)]
-    return _joined([y for x in columns for y in _real_parts(x, -1.0)], axis=1)
+    return _joined([y for x in columns for y in _realparts_of(x, -1.0)], axis=1)
 
 
-def _real_parts(array: Array, sign: float) -> list[Array]:
+def _realparts_of(array: Array, sign: float) -> list[Array]:
     if not is_complex(array.dtype):
         return [array]
     return [array.real, array.imag * jnp.asarray(sign, array.real.dtype)]

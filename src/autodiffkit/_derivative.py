@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array
 
+from autodiffkit._again import plan_again
 from autodiffkit._block_table import BlockTable, from_function, partial_table
 from autodiffkit._compact import Shared
 from autodiffkit._errors import (
@@ -26,7 +26,7 @@ from autodiffkit._leaves import Ends, LeafSpec, is_complex
 from autodiffkit._memory import refuse_too_large
 from autodiffkit._paths import show
 from autodiffkit._plan import Plan, joined_plans, log
-from autodiffkit._planning import Sweepable, make_plan
+from autodiffkit._planning import Sweepable
 from autodiffkit._program import FlatFunction, Linear, reason
 from autodiffkit._schedule import Schedule
 from autodiffkit._selection import rectangles, select_blocks
@@ -89,8 +89,9 @@ def plan_first(flat: FlatCall, selected: Sequence[Any]) -> Plan:
 
 
 def _planned(flat: FlatCall, sweeps: Sweepable, mode: str, **options: Any) -> tuple[Plan, Schedule]:
+    options.setdefault("limits", flat.limits)
     try:
-        return make_plan(flat.call, sweeps, mode, **options)
+        return plan_again(flat.call, sweeps, mode, **options)
     except _OWN_ERRORS:
         raise
     except Exception as error:  # linearising a function that has been staged
@@ -240,7 +241,9 @@ class FlatGradient:
         ends = dataclasses.replace(flat.ends, compact=False)
         sweeps.name(ends)
         # A gradient by reverse mode, as in `jax.hessian`, unless the function is tall.
-        self.plan, schedule = _planned(flat, sweeps, "auto", tie="rev")
+        # Only the chunks of what is wanted are shown.
+        limits = flat.limits._replace(progress=False)
+        self.plan, schedule = _planned(flat, sweeps, "auto", tie="rev", limits=limits)
         self.symmetric = not sweeps.has_rules
         if self._stored:
             instead = "adk.hvp multiplies by the Hessian without storing it."
@@ -274,30 +277,7 @@ def second_derivative(flat: FlatCall) -> Evaluated:
     first, rest, second = sweeps.run(schedule)
     if flat.is_compact:
         _refuse_unshared(flat, second, plan, schedule)
-    if schedule.mirrored:
-        second = _mirrored(second, schedule, gradient.targets, flat.inputs.specs)
     return gradient.evaluated(first, rest, second)
-
-
-def _mirrored(
-    blocks: BlockTable,
-    schedule: Schedule,
-    targets: Sequence[LeafSpec],
-    sources: Sequence[LeafSpec],
-) -> BlockTable:
-    """The blocks, with those that were not swept taken from across the diagonal."""
-    width = len(sources)
-
-    def block(row: int, j: int) -> Array:
-        i = row % width
-        if (i, j) not in schedule.mirrored:
-            return blocks.block(row, j)
-        other = blocks.block(row - i + j, i)  # axes [output..., j..., i...]
-        inner, outer = len(sources[i].shape), len(sources[j].shape)
-        lead = other.ndim - inner - outer
-        return jnp.moveaxis(other, range(lead, lead + outer), range(lead + inner, other.ndim))
-
-    return from_function(block, targets, sources)
 
 
 def plan_second(flat: FlatCall, selected: Sequence[Any]) -> Plan:
@@ -329,8 +309,6 @@ def _selected_blocks(
         plan, schedule = _plan_of_gradient(flat, gradient, swept, part)
         plans.append(plan)
         table = swept.run(schedule)
-        if schedule.mirrored:
-            table = _mirrored(table, schedule, part.targets, part.sources)
         for i, row in enumerate(part.rows):
             for j, column in enumerate(part.columns):
                 found[row, column] = table.block(i, j), table.shared(i, j)

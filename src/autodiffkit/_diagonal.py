@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from autodiffkit._arrays import matrix_of
-from autodiffkit._blocks import pull, push
+from autodiffkit._batches import pull, push
 from autodiffkit._cost import Work, total
 from autodiffkit._counts import written_entries
 from autodiffkit._equations import EquationArrays

@@ -11,6 +11,7 @@ The same directions serve a complex variable at a cut: what is pushed from 1 and
 multiplied by what is pulled from 1 and -1j.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -20,20 +21,39 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from autodiffkit._leaves import LeafSpec, derivative_dtype, slices
+from autodiffkit._progress import Chunks, show_progress
 
 
 def unit_directions(
-    structs: Sequence[Any], imaginary: float, complex_directions: int, axis: int
+    structs: Sequence[Any],
+    imaginary: float,
+    complex_directions: int,
+    axis: int,
+    window: tuple[Any, int] | None = None,
 ) -> list[Array]:
-    """All directions over the leaves, which lie along the first or the last axis.
+    """Directions over the leaves, which lie along the first or the last axis.
 
     A complex leaf that takes two directions an entry has its real ones first and then the
     imaginary ones, of which `imaginary` times 1j is the unit.
+
+    Args:
+        structs: The leaves.
+        imaginary: As above.
+        complex_directions: The directions of an entry of a complex leaf.
+        axis: Where directions lie, 0 or -1.
+        window: The first direction, which may be traced, and how many; all if it is `None`.
+
+    Returns:
+        An array for each leaf.
     """
     parts = slices(structs, complex_directions)
-    count = max((part.stop for part in parts), default=0)
-    numbers = jax.lax.iota(jnp.int32, count)
-    identity = numbers[:, None] == numbers[None]
+    entries = max((part.stop for part in parts), default=0)
+    numbers = jax.lax.iota(jnp.int32, entries)
+    chosen, count = numbers, entries
+    if window is not None:
+        start, count = window
+        chosen = jax.lax.iota(jnp.int32, count) + jnp.asarray(start, jnp.int32)
+    identity = chosen[:, None] == numbers[None] if axis == 0 else numbers[:, None] == chosen[None]
     along = 1 if axis == 0 else 0  # the axis of the entries
 
     def cut(start: int, size: int, dtype: Any) -> Array:
@@ -52,14 +72,76 @@ def unit_directions(
     return units
 
 
+@dataclasses.dataclass(frozen=True)
+class Directions:
+    """The unit directions over leaves, as `unit_directions` makes them."""
+
+    structs: Sequence[Any]
+    imaginary: float
+    complex_directions: int
+    axis: int
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return max((part.stop for part in slices(self.structs, self.complex_directions)), default=0)
+
+    def units(self, window: tuple[Any, int] | None = None) -> list[Array]:
+        """All of them, or so many from one on."""
+        options = self.imaginary, self.complex_directions, self.axis
+        return unit_directions(self.structs, *options, window)
+
+
 def batch(
-    function: Callable[[list[Array]], Any], units: list[Array], in_axis: int, out_axes: Any
+    function: Callable[[list[Array]], Any],
+    directions: Directions,
+    out_axes: Any,
+    chunks: Chunks | None = None,
 ) -> Any:
     """The function over all directions; a lone direction is not batched.
+
+    Args:
+        function: What is swept.
+        directions: From where.
+        out_axes: Where directions lie in the results, as for `jax.vmap`.
+        chunks: How many directions go together; all if it is `None`.
+
+    Returns:
+        The results.
 
     Raises:
         Exception: Whatever JAX raises for an equation that cannot be swept.
     """
+    if chunks is None or chunks.size >= directions.count:
+        return _at_once(function, directions.units(), directions.axis, out_axes)
+    size, count = chunks.size, directions.count
+
+    def part(start: Any) -> list[Array]:
+        units = directions.units((start, size))
+        return _at_once(function, units, directions.axis, out_axes)
+
+    def put(number: Any, results: list[Array]) -> list[Array]:
+        # The last chunk begins early enough to be whole; what it does again is the same.
+        start = jnp.minimum(number * size, count - size)
+        if chunks.label is not None:
+            show_progress(number, -(-count // size), chunks.label)
+        return [
+            jax.lax.dynamic_update_slice_in_dim(whole, new, start, out_axes % whole.ndim)
+            for whole, new in zip(results, part(start), strict=True)
+        ]
+
+    def empty(struct: Any) -> Array:
+        shape = list(struct.shape)
+        shape[out_axes] = count
+        return jnp.zeros(shape, struct.dtype)
+
+    structs = jax.eval_shape(part, jax.ShapeDtypeStruct((), jnp.int32))
+    return jax.lax.fori_loop(0, -(-count // size), put, [empty(x) for x in structs])
+
+
+def _at_once(
+    function: Callable[[list[Array]], Any], units: list[Array], in_axis: int, out_axes: Any
+) -> Any:
     over_all = jax.vmap(function, in_axis, out_axes)
     if units[0].shape[in_axis] != 1:
         return over_all(units)

@@ -31,7 +31,7 @@ class ModeError(AutodiffError, ValueError):
 
 
 class ResultTooLargeError(AutodiffError, MemoryError):
-    """The derivative would not fit in the memory there is; nothing was swept."""
+    """The derivative, or a sweep of it, does not fit in memory or a limit; nothing was swept."""
 
 
 class StructureError(AutodiffError, ValueError):

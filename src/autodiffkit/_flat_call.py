@@ -28,6 +28,7 @@ from autodiffkit._leaves import (
     is_numeric,
     leaf_spec,
 )
+from autodiffkit._limits import NO_LIMITS, Limits
 from autodiffkit._paths import Path, all_parts, component, names_part, show
 from autodiffkit._signature import BoundCall
 from autodiffkit._structured_map import StructuredMap
@@ -48,6 +49,7 @@ class Options:
     typecheck: bool = True
     layout: str = "dense"
     blocks: Any = None  # pairs of patterns, or "diagonal"; None means all
+    limits: Limits = NO_LIMITS
     scalar: bool | str = False  # whether one scalar output is needed; of what, if not of the output
 
 
@@ -66,6 +68,7 @@ class FlatCall:
         self.mode = options.mode
         self.is_compact = options.layout == "compact"
         self.blocks = options.blocks
+        self.limits = options.limits
         self._bound = bound
         self._options = options
         self._passive: list[Any] = []  # leaves of value and aux that are no traced arrays

@@ -22,6 +22,16 @@ _FUSED: Mapping[str, frozenset[str]] = {
 _READERS = _ENTRYWISE | {"broadcast_in_dim", "reduce_sum"}
 
 
+def is_fused(name: str, mode: str) -> bool:
+    """Whether a primitive is computed where its result is read."""
+    return name in _FUSED[mode]
+
+
+def reads_fused(name: str) -> bool:
+    """Whether a primitive reads such results without their being written."""
+    return name in _READERS
+
+
 # By network, for as long as it exists, and mode: the costs of its steps.
 _KNOWN: WeakKeyDictionary[Network, dict[str, list[Cost]]] = WeakKeyDictionary()
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.core
 import jax.extend.core as jex
 import jax.extend.source_info_util as source_info
 import numpy as np
@@ -338,6 +339,37 @@ def _has_rule_of_jax(origin: str) -> bool:
     while found is not None and not isinstance(found, (jax.custom_jvp, jax.custom_vjp)):
         found = getattr(found, "__wrapped__", None)
     return found is not None
+
+
+def is_self_contained(jaxpr: Any) -> bool:
+    """Whether a jaxpr has no effects, and holds no function of the user's and no traced value.
+
+    A function may depend on what changes, and a rule of the user's is run in each sweep.
+    """
+    return not jaxpr.effects and all(
+        equation.primitive is not primitives.custom_lin_p
+        and all(map(_says_all, equation.params.values()))
+        for equation in jaxpr.eqns
+    )
+
+
+def _says_all(value: Any) -> bool:
+    match value:
+        case jex.ClosedJaxpr():
+            consts = (isinstance(x, jax.core.Tracer) for x in value.consts)
+            return not any(consts) and is_self_contained(value.jaxpr)
+        case jex.Jaxpr():
+            return is_self_contained(value)
+        case tuple() | list():
+            return all(map(_says_all, value))
+        case dict():
+            return all(map(_says_all, value.values()))
+        case _ if isinstance(value, type) or not callable(value):
+            return True
+        case _:
+            rule = rule_key(value)
+            function = value if rule is None else rule[1]
+            return str(getattr(function, "__module__", "")).split(".")[0] == "jax"
 
 
 def is_complex_linear(jaxpr: Any, linear: Container[Any]) -> bool:

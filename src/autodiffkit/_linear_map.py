@@ -10,15 +10,16 @@ import jax.numpy as jnp
 import lineax as lx
 from jaxtyping import Array
 
+from autodiffkit._again import plan_again
 from autodiffkit._block_table import BlockTable
 from autodiffkit._errors import NotDifferentiatedError, StructureError, columns, listed
 from autodiffkit._inputs import Inputs, inputs_of
 from autodiffkit._jax_compat import is_eager
 from autodiffkit._leaves import Ends, LeafSpec, describe_leaf, is_complex, is_numeric
+from autodiffkit._limits import NO_LIMITS, Limits
 from autodiffkit._memory import refuse_too_large
 from autodiffkit._paths import show
 from autodiffkit._plan import Plan, log
-from autodiffkit._planning import make_plan
 from autodiffkit._program import Linear, as_linear
 from autodiffkit._structured_map import R_co, StructuredMap, ask_again, is_dunder
 from autodiffkit._sweeps import LinearSweeps
@@ -147,6 +148,11 @@ class LinearMap(Composable, Generic[R_co]):
         return "auto"
 
     @property
+    def _sweep_limits(self) -> Limits:
+        """What the sweeps for the matrix may take."""
+        return NO_LIMITS
+
+    @property
     def _is_holomorphic(self) -> bool:
         return False
 
@@ -162,7 +168,9 @@ class LinearMap(Composable, Generic[R_co]):
 
     def _plan(self, call: str) -> Plan:
         """The plan for the matrix, which is not swept."""
-        return make_plan(call, self._sweeps(), self._sweep_mode, abstract=True)[0]
+        return plan_again(
+            call, self._sweeps(), self._sweep_mode, abstract=True, limits=self._sweep_limits
+        )[0]
 
     def _swept(self, method: str) -> BlockTable:
         """All blocks, by the plan for the program of the whole map."""
@@ -170,7 +178,7 @@ class LinearMap(Composable, Generic[R_co]):
         if is_eager(sweeps.residuals):
             ends, instead = sweeps.ends, "mv and rmv multiply without storing the matrix."
             refuse_too_large(call, ends.targets, ends.sources, sweeps.residuals, instead=instead)
-        plan, schedule = make_plan(call, sweeps, self._sweep_mode)
+        plan, schedule = plan_again(call, sweeps, self._sweep_mode, limits=self._sweep_limits)
         log(plan)
         return sweeps.run(schedule)
 

@@ -10,6 +10,7 @@ from autodiffkit._block_table import BlockTable
 from autodiffkit._errors import ModeError, NotDifferentiatedError, listed
 from autodiffkit._hessian import Hessian
 from autodiffkit._inputs import Inputs
+from autodiffkit._limits import Limits
 from autodiffkit._linear_map import LinearMap
 from autodiffkit._program import Linear, reason
 from autodiffkit._result import Gradient, Jacobian
@@ -30,6 +31,7 @@ class Linearized(LinearMap[R_co]):
     _function: str = eqx.field(static=True)
     _mode: str = eqx.field(static=True)
     _holomorphic: bool = eqx.field(static=True)
+    _limits: Limits = eqx.field(static=True)
 
     @property
     def value(self) -> R_co:
@@ -87,6 +89,10 @@ class Linearized(LinearMap[R_co]):
     @property
     def _is_holomorphic(self) -> bool:
         return self._holomorphic
+
+    @property
+    def _sweep_limits(self) -> Limits:
+        return self._limits
 
     def _as_linear(self) -> Linear:
         return self._linear

@@ -14,6 +14,9 @@ from autodiffkit._leaves import LeafSpec, block_spec
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 _CGROUP = Path("/sys/fs/cgroup")
 
+# Results of fewer bytes are not asked about: finding out takes a tenth of a millisecond.
+_SMALL = 1 << 20
+
 
 def available_bytes(arrays: Iterable[Any]) -> int | None:
     """The memory that a new result on the arrays' device may take, if it can be told.
@@ -130,8 +133,10 @@ def refuse_too_large(
     Raises:
         ResultTooLargeError: With the bytes by argument, and the selection that would fit.
     """
-    available = available_bytes(arrays)
     needed = _result_bytes(targets, sources, sources, order)
+    if needed < _SMALL:
+        return
+    available = available_bytes(arrays)
     if available is None or needed <= available:
         return
     by_name: dict[str, list[LeafSpec]] = {}
@@ -156,6 +161,15 @@ def refuse_too_large(
     raise ResultTooLargeError(
         f"{call}: the result takes {show_bytes(needed)} and {show_bytes(available)} are "
         f"available. {remedy}{instead}" + listed(columns(rows))
+    )
+
+
+def too_little(call: str, needed: int, limit: int) -> ResultTooLargeError:
+    """The error for sweeps of which a single direction takes more than `memory_limit`."""
+    return ResultTooLargeError(
+        f"{call}: a single direction takes about {show_bytes(needed)} of temporaries, and "
+        f"memory_limit allows {show_bytes(limit)}. Allow more, or differentiate less at a time "
+        "(wrt=, of=). Nothing was swept."
     )
 
 

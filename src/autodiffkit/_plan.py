@@ -10,6 +10,7 @@ from autodiffkit._cost import Work
 from autodiffkit._errors import columns, listed
 from autodiffkit._jaxprs import describe
 from autodiffkit._leaves import Ends, describe_array
+from autodiffkit._memory import show_bytes
 from autodiffkit._network import Network
 from autodiffkit._paths import show
 from autodiffkit._schedule import Chain, Choice, Schedule, Sketch, Split
@@ -41,6 +42,9 @@ class Plan:
             blocks that are zero whatever the arguments are, and that are not swept.
         flops: Floating-point operations that the sweeps are estimated to take.
         bytes_moved: Bytes that they are estimated to read and write.
+        chunk_size: How many directions are swept together at most.
+        temporaries: The bytes that the sweeps are expected to hold at a time, besides the result
+            and the residuals of the function. Where axes are kept apart it is a bound.
         gradient: For second derivatives, the plan of the first derivative, whose program
             is the one that this plan sweeps.
         parts: Where blocks are swept in several parts, the plan of each; the numbers above are
@@ -55,6 +59,8 @@ class Plan:
     zeros: tuple[tuple[str, str], ...]
     flops: float
     bytes_moved: float
+    chunk_size: int
+    temporaries: int
     gradient: "Plan | None"
     _call: str
     _ends: Ends
@@ -77,6 +83,7 @@ class Plan:
             ("zeros", self._zero_lines()),
             ("cannot", _first(self._obstacles)),
             ("work", self._work_lines()),
+            ("memory", self._memory_lines()),
             ("held", self._held_lines()),
         ]
         if self.gradient is not None:
@@ -233,6 +240,14 @@ class Plan:
         ]
         return columns(lines)
 
+    def _memory_lines(self) -> list[str]:
+        if self._schedule.chunks is None:
+            return []
+        count = -(-self._schedule.directions // self.chunk_size)
+        directions = _plural(self.chunk_size, "direction", "directions")
+        held = f"about {show_bytes(self.temporaries)} of temporaries"
+        return [f"{directions} at a time, in up to {_plural(count, 'chunk', 'chunks')}; {held}"]
+
     def _held_lines(self) -> list[str]:
         """What is held constant, by reason."""
         by_reason: dict[str, list[str]] = {}
@@ -265,6 +280,8 @@ def joined_plans(plans: Sequence[Plan]) -> Plan:
         zeros=tuple(pair for plan in plans for pair in plan.zeros),
         flops=sum(plan.flops for plan in plans),
         bytes_moved=sum(plan.bytes_moved for plan in plans),
+        chunk_size=max(plan.chunk_size for plan in plans),
+        temporaries=max(plan.temporaries for plan in plans),
         parts=tuple(plans),
     )
 

@@ -5,10 +5,13 @@ from typing import Literal, Protocol, runtime_checkable
 
 from autodiffkit._block_table import worth_packing
 from autodiffkit._choice import Blocked, choose
+from autodiffkit._chunking import keeps_maps, temporaries, within
 from autodiffkit._errors import ModeError, SelectionError, listed
 from autodiffkit._estimate import Maps
 from autodiffkit._jaxprs import describe, has_body
 from autodiffkit._leaves import Ends
+from autodiffkit._limits import NO_LIMITS, Limits
+from autodiffkit._memory import too_little
 from autodiffkit._network import Network
 from autodiffkit._paths import show
 from autodiffkit._plan import NAMES, Plan
@@ -83,6 +86,7 @@ def make_plan(
     gradient: Plan | None = None,
     symmetric: bool = False,
     abstract: bool = False,
+    limits: Limits = NO_LIMITS,
 ) -> tuple[Plan, Schedule]:
     """Chooses the cheapest sweeps of those that are possible.
 
@@ -96,12 +100,14 @@ def make_plan(
         symmetric: Whether, for each output, the blocks form a symmetric matrix.
         abstract: Whether the plan is all that is wanted. Then every equation is asked
             whether it can be swept; otherwise only those of sweeps that turned out not to.
+        limits: What the sweeps may take.
 
     Returns:
         The plan for people, and the schedule to run.
 
     Raises:
         ModeError: If the mode is impossible, or with `"auto"` all are.
+        ResultTooLargeError: If one direction takes more than the limits allow.
     """
     planner = _Planner(call, sweeps, mode, tie)
     if symmetric and mode == "auto":
@@ -113,6 +119,8 @@ def make_plan(
         if found is None:
             raise planner.impossible()
         choice, schedule = found
+        if limits != NO_LIMITS and not sweeps.ends.compact:
+            choice, schedule = planner.within(choice, schedule, limits)
         equations = [schedule.network.steps[i].equation for i in schedule.steps]
         error: Exception | None = None
         if not abstract:
@@ -240,6 +248,34 @@ class _Planner:
                 best = choice, Schedule(found.sweeps, network, mirrored | found.mirrored)
         return best
 
+    def within(self, choice: Choice, schedule: Schedule, limits: Limits) -> tuple[Choice, Schedule]:
+        """The choice in chunks that keep to limits; another mode where it cannot.
+
+        Returns:
+            The choice and its schedule.
+
+        Raises:
+            too_little: If no mode can.
+        """
+        if self._maps != "none":
+            if keeps_maps(choice.chosen, limits):
+                fitting = within(choice.chosen, schedule, self._ends, limits, self._call)
+                if fitting is not None:
+                    return choice, fitting
+            self._maps = "none"
+        others = [m for m in choice.plain if m != self._mode] if self._mode == "auto" else []
+        least: list[int] = []
+        for mode in (self._mode, *others):
+            found = self.choose(mode)
+            if found is None:
+                continue
+            candidate, network = found[0].chosen, found[1].network
+            fitting = within(candidate, found[1], self._ends, limits, self._call)
+            if fitting is not None:
+                return found[0], fitting
+            least.append(temporaries(candidate, network, self._ends).of(1))
+        raise too_little(self._call, min(least), limits.memory_limit)
+
     def _blocked(self, network: Network) -> Blocked:
         found = [(i, self._obstacles.get(step.equation)) for i, step in enumerate(network.steps)]
         return Blocked(
@@ -257,6 +293,9 @@ class _Planner:
         """What was chosen, for people."""
         chosen = choice.chosen
         counts = {mode: _count(self._network, mode) for mode in ("fwd", "rev")}
+        directions = schedule.directions
+        size = directions if schedule.chunks is None else schedule.chunks.size
+        maps = (*chosen.pushes.values(), *chosen.pulls.values())
         return Plan(
             mode=chosen.sweeps.mode,
             forward_sweeps=chosen.forward,
@@ -266,6 +305,8 @@ class _Planner:
             zeros=self._zeros(),
             flops=chosen.work.flops,
             bytes_moved=chosen.work.moved,
+            chunk_size=max([size, *(x.directions for x in maps)]),
+            temporaries=temporaries(chosen, schedule.network, self._ends).of(size),
             gradient=gradient,
             _call=self._call,
             _ends=self._ends,

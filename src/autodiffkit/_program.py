@@ -25,6 +25,7 @@ from autodiffkit._jaxprs import (
     inlined,
     is_complex_linear,
     is_repetitive,
+    is_self_contained,
     jaxpr_key,
     make_jaxpr,
     piece,
@@ -179,7 +180,12 @@ def linearize(
 ) -> tuple[list[Array], list[Any], Linear]:
     """Evaluates a flat function once, for its results and its tangent map there."""
     outs, tangent_map, rest = jax.linearize(function, *primals, has_aux=True)
-    return outs, rest, as_linear(tangent_map, [_struct(x) for x in primals])
+
+    # By a name of its own: JAX asks for that of what it traces, and prints this map, all of it.
+    def push(*tangents: Array) -> list[Array]:
+        return tangent_map(*tangents)
+
+    return outs, rest, as_linear(push, [_struct(x) for x in primals])
 
 
 def without_traceback(error: Exception) -> Exception:
@@ -262,6 +268,11 @@ class Program:
     def has_rules(self) -> bool:
         """Whether a `jax.custom_vjp` is in it, whose rule may not be linear."""
         return calls_custom_rules(self.jaxpr)
+
+    @functools.cached_property
+    def is_self_contained(self) -> bool:
+        """Whether its text says all that its sweeps depend on, besides the residuals."""
+        return is_self_contained(self.jaxpr)
 
     @functools.cached_property
     def is_complex_linear(self) -> bool:

@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 from autodiffkit._cost import Work
 from autodiffkit._maps import Axis, Map
 from autodiffkit._network import Network
+from autodiffkit._progress import Chunks
 
 Pairs = frozenset[tuple[int, int]]
 
@@ -76,16 +77,33 @@ class Schedule:
         network: The program that they are planned on.
         mirrored: Of a symmetric matrix of blocks, those that are not swept, but taken from the
             other side of the diagonal: pairs of a row's leaf and a column's.
+        chunks: How many directions are swept together; `None` for all of them.
     """
 
     sweeps: Split | Chain
     network: Network
     mirrored: Pairs = frozenset()
+    chunks: Chunks | None = None
 
     @property
     def is_forward(self) -> bool:
         """Whether this is plain forward mode, in one batch."""
-        return isinstance(self.sweeps, Split) and self.sweeps.mode == "fwd" and not self.sweeps.maps
+        return (
+            isinstance(self.sweeps, Split)
+            and self.sweeps.mode == "fwd"
+            and not (self.sweeps.maps or self.chunks)
+        )
+
+    @property
+    def directions(self) -> int:
+        """The directions of the largest batch, where it is not in chunks."""
+        sweeps, network = self.sweeps, self.network
+        if isinstance(sweeps, Chain):
+            ends = [x.inputs if x.mode == "fwd" else x.outputs for x in sweeps.links]
+        else:
+            ends = [(*sweeps.pushed, *sweeps.middle), (*sweeps.middle, *sweeps.pulled)]
+        apart = sweeps.maps if isinstance(sweeps, Split) else frozenset[int]()
+        return max(network.directions(v for v in end if v not in apart) for end in ends)
 
     @property
     def steps(self) -> list[int]:

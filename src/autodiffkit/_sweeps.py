@@ -9,8 +9,8 @@ import jax.extend.core as jex
 from jaxtyping import Array
 
 from autodiffkit._block_table import BlockTable
-from autodiffkit._blocks import pushed_blocks, sweep
-from autodiffkit._directions import batch, unit_directions
+from autodiffkit._blocks import mirrored, pushed_blocks, sweep
+from autodiffkit._directions import Directions, batch
 from autodiffkit._jax_compat import is_staging
 from autodiffkit._leaves import Ends
 from autodiffkit._program import (
@@ -34,25 +34,50 @@ class LinearSweeps:
         self.ends = ends
         self.program = linear.program
         self.residuals = linear.residuals
+        self._compiled: dict[Schedule, CompiledSweeps] = {}
 
     def obstacle(self, schedule: Schedule) -> Exception | None:
         """Why sweeps are impossible, `None` if they are possible; found by tracing them."""
-
-        def run(residuals: list[Array]) -> BlockTable:
-            return self._blocks(Linear(residuals, self.program), schedule)
-
         try:
-            jax.eval_shape(run, self._linear.residuals)
+            jax.eval_shape(self.compiled(schedule), self.residuals)
         except Exception as error:  # any equation may refuse, each in its own way
             return without_traceback(error)
         return None
 
     def run(self, schedule: Schedule) -> BlockTable:
         """The blocks, by sweeps without an obstacle."""
-        return self._blocks(self._linear, schedule)
+        if schedule in self._compiled and not is_staging():
+            return self._compiled[schedule](self.residuals)
+        return sweep(self._linear, schedule, self.ends)
 
-    def _blocks(self, linear: Linear, schedule: Schedule) -> BlockTable:
-        return sweep(linear, schedule.network, schedule.sweeps, self.ends)
+    def compiled(self, schedule: Schedule) -> "CompiledSweeps":
+        """The sweeps as a compiled function of the residuals, which holds none of these."""
+        if schedule not in self._compiled:
+            self._compiled[schedule] = compiled_sweeps(self.program, schedule, self.ends)
+        return self._compiled[schedule]
+
+    def temporaries(self, schedule: Schedule) -> int | None:
+        """The bytes of temporaries of the compiled sweeps; `None` if the backend does not say."""
+        run: Any = self.compiled(schedule)
+        analysis = run.lower(self.residuals).compile().memory_analysis()
+        return None if analysis is None else int(analysis.temp_size_in_bytes)
+
+    def known(self, schedule: Schedule, compiled: "CompiledSweeps") -> None:
+        """Says that sweeps have been compiled before."""
+        self._compiled[schedule] = compiled
+
+
+# From the residuals to the blocks.
+CompiledSweeps = Callable[[Sequence[Any]], BlockTable]
+
+
+def compiled_sweeps(program: Program, schedule: Schedule, ends: Ends) -> CompiledSweeps:
+    """The sweeps of a program as a compiled function of its residuals."""
+
+    def sweeps(residuals: Sequence[Any]) -> BlockTable:
+        return sweep(Linear(list(residuals), program), schedule, ends)
+
+    return jax.jit(sweeps)
 
 
 class EagerSweeps:
@@ -70,24 +95,24 @@ class EagerSweeps:
     def name(self, ends: Ends) -> "EagerSweeps":
         """Says what the inputs and outputs are, which is known once the function has run."""
         self.ends = ends
-        self._sweeps = LinearSweeps(self.linearized[2], ends)
+        self.sweeps = LinearSweeps(self.linearized[2], ends)
         return self
 
     @property
     def program(self) -> Program:
         """The linear program."""
-        return self._sweeps.program
+        return self.sweeps.program
 
     kept = 0  # the residuals exist already
 
     def obstacle(self, schedule: Schedule) -> Exception | None:
         """Why sweeps are impossible for this function, `None` if they are possible."""
-        return self._sweeps.obstacle(schedule)
+        return self.sweeps.obstacle(schedule)
 
     def run(self, schedule: Schedule) -> tuple[list[Array], list[Any], BlockTable]:
         """The outputs, the rest and the blocks, by sweeps without an obstacle."""
         outs, rest, _ = self.linearized
-        return outs, rest, self._sweeps.run(schedule)
+        return outs, rest, self.sweeps.run(schedule)
 
 
 class TracedSweeps:
@@ -161,9 +186,10 @@ class StagedSweeps(TracedSweeps):
     def _sweep(self, schedule: Schedule) -> tuple[list[Array], list[Any], BlockTable]:
         linearization = self._staged.linearization
         if schedule.is_forward and not linearization.is_separated:
-            return self._forward(schedule)
+            outs, rest, blocks = self._forward(schedule)
+            return outs, rest, mirrored(blocks, schedule.mirrored, self.ends)
         outs, rest, linear = linearization(*self._primals)
-        return outs, rest, LinearSweeps(linear, self.ends).run(schedule)
+        return outs, rest, sweep(linear, schedule, self.ends)
 
     def _forward(self, schedule: Schedule) -> tuple[list[Array], list[Any], BlockTable]:
         # Fused with the value: linearising a loop would store what forward mode never needs.
@@ -186,8 +212,8 @@ class StagedSweeps(TracedSweeps):
 
         axis = network.direction_axis(range(len(network.steps)))
         structs = [ends.sources[j].struct for j in live]
-        units = unit_directions(structs, 1.0, network.complex_directions, axis)
-        outs, rest, tangents = batch(push, units, axis, (None, None, -1))
+        directions = Directions(structs, 1.0, network.complex_directions, axis)
+        outs, rest, tangents = batch(push, directions, (None, None, -1))
         return outs, rest, pushed_blocks(tangents, ends, network)
 
 

@@ -13,6 +13,7 @@ from typing import (
     Protocol,
     Self,
     TypeVar,
+    cast,
     overload,
     runtime_checkable,
 )
@@ -21,6 +22,7 @@ import equinox as eqx
 import jax
 from jaxtyping import Array
 
+from autodiffkit._ahead import Compiled, compile_ahead
 from autodiffkit._annotations import annotations_of_blocks
 from autodiffkit._derivative import (
     Evaluated,
@@ -37,6 +39,7 @@ from autodiffkit._function import BoundMethod, Function, Opaque, as_function, na
 from autodiffkit._function_hints import FunctionHints, hints_of
 from autodiffkit._hessian import Hessian
 from autodiffkit._jax_compat import is_eager
+from autodiffkit._limits import check_limits
 from autodiffkit._linear_map import LinearMap
 from autodiffkit._linearized import Linearized
 from autodiffkit._pairs import bare
@@ -65,6 +68,16 @@ class PlanCall(Protocol[P]):
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Plan: ...
     @overload
     def __call__(self, /, *args: Any, **kwargs: Any) -> Plan: ...
+
+
+@runtime_checkable
+class CompileCall(Protocol[P]):
+    """Takes what the function takes, and structures in the place of arrays."""
+
+    @overload
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Compiled: ...
+    @overload
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Compiled: ...
 
 
 class Transform(eqx.Module, Generic[P, R]):
@@ -100,6 +113,7 @@ class Transform(eqx.Module, Generic[P, R]):
             wrt=check_selection(call, "wrt", options.wrt),
             of=check_selection(call, "of", options.of),
             blocks=check_blocks(call, options.blocks),
+            limits=check_limits(call, options.limits, options.layout),
         )
         # As `functools.wraps` does, and `eqx.module_update_wrapper`, which makes a copy.
         for name in _WRAPPED:
@@ -188,6 +202,23 @@ class Transform(eqx.Module, Generic[P, R]):
             return self._plan_call(args, kwargs)
 
         return plan
+
+    @property
+    def compile(self) -> CompileCall[P]:
+        """Compiles ahead of time: `transform.compile(*args, **kwargs)`.
+
+        It takes what the call itself takes, where arrays may be `jax.ShapeDtypeStruct`s, and
+        returns a `Compiled`: called with arguments of the same shapes and dtypes, it gives what
+        the transform gives, and it says what memory and work that takes. Arrays, floats and
+        complex numbers are its arguments; whatever else was passed is part of what is compiled.
+        """
+
+        def ahead(*args: P.args, **kwargs: P.kwargs) -> Compiled:
+            function, run = as_function(self.__wrapped__), cast("Any", self)
+            names = [*function.signature.parameters]
+            return compile_ahead(f"{self._verb}({function.name})", names, run, args, kwargs)
+
+        return ahead
 
     def _plan_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         flat = self._flat(args, kwargs, abstract=True)
@@ -367,4 +398,5 @@ def linearized(
         flat.name,
         flat.mode,
         flat.holomorphic,
+        flat.limits,
     )
