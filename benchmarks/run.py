@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from algebra import measure_algebra
+from calls import measure_calls
 from measure import Result, compare, compare_first_calls
 from planning import measure_planning
 from problem import COMPILATION, Problem
@@ -33,7 +34,7 @@ def main() -> None:
     """Measures, prints and writes what was asked for."""
     options = _options()
     print(setting())
-    if options.planning or options.typecheck or options.algebra:
+    if options.planning or options.typecheck or options.algebra or options.calls:
         for text in _costs(options):
             print(text, flush=True)
         return
@@ -79,6 +80,8 @@ def _costs(options: argparse.Namespace) -> Iterator[str]:
             )
     if options.algebra:
         yield from measure_algebra(options.repeats)
+    if options.calls:
+        yield from measure_calls(options.repeats)
 
 
 def _options() -> argparse.Namespace:
@@ -101,6 +104,9 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument(
         "--algebra", action="store_true", help="time products, diagonals and Laplacians instead"
+    )
+    parser.add_argument(
+        "--calls", action="store_true", help="time calls without jit and compiled ones instead"
     )
     return parser.parse_args()
 
