@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import practice
 from algebra import measure_algebra
 from calls import measure_calls
 from measure import Result, compare, compare_first_calls
@@ -39,7 +40,7 @@ def main() -> None:
             print(text, flush=True)
         return
     rows: list[tuple[Problem, Result]] = []
-    for problem in problems():
+    for problem in practice.problems() if options.practice else problems():
         if not _wanted(problem, options.only):
             continue
         if not rows or rows[-1][0].group != problem.group:
@@ -104,6 +105,9 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument(
         "--algebra", action="store_true", help="time products, diagonals and Laplacians instead"
+    )
+    parser.add_argument(
+        "--practice", action="store_true", help="functions of research practice, field by field"
     )
     parser.add_argument(
         "--calls", action="store_true", help="time calls without jit and compiled ones instead"

@@ -34,6 +34,8 @@ assert_type(adk.hvp(energy)(x).grad, adk.Gradient[Array])
 assert_type(adk.jacobian(energy)(x).value, Array)
 assert_type(adk.jacobian(energy)(x).as_matrix(), Array)
 assert_type(adk.jacobian(energy, typecheck=False, holomorphic=True)(x).value, Array)
+assert_type(adk.hessian(energy, chunk_size=8, memory_limit="1GiB", progress=True)(x).value, Array)
+assert_type(adk.jacobian(energy, memory_limit=2e9).compile(x), adk.Compiled)
 
 
 class Forces(NamedTuple):
