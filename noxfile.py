@@ -76,9 +76,9 @@ def demo(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Run times and first calls as ratios to plain JAX, interleaved in one run."""
-    install(session)
-    session.run("python", "benchmarks/run.py", *session.posargs)
+    """Run times, first calls and memory beside JAX and other packages, interleaved in one run."""
+    install(session, "bench")
+    session.run("python", "benchmarks/run.py", *(session.posargs or ["--practice"]))
 
 
 @nox.session(default=False)

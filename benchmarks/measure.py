@@ -10,12 +10,15 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from peers import PARTIAL, matrix, package, peers
 from problem import Problem
 
 import autodiffkit as adk
 
 OURS = "adk"
 BY_HAND = "by hand"
+JAX = "JAX"
+PLAIN_MODES = ("fwd", "rev", "hessian", "rev of rev")
 
 _BUDGET = 2.0  # seconds for the repeats of one problem
 _FIRST_BUDGET = 2.0  # seconds after which no first call is repeated
@@ -59,6 +62,18 @@ class PlanInShort(NamedTuple):
         return " + ".join(f"{name} {count}" for name, count in sweeps.items() if count) or "none"
 
 
+class Peer(NamedTuple):
+    """The best way of another package: its times over ours, and its temporaries over ours.
+
+    The last is `None` where ours has none.
+    """
+
+    way: str
+    ratio: Spread
+    first_ratio: float
+    temporaries_ratio: float | None
+
+
 class Result(NamedTuple):
     """What was measured of a problem.
 
@@ -66,7 +81,8 @@ class Result(NamedTuple):
     its time over ours, from pairs of the same repeat; above 1 we were faster. `over_hand` is our
     time over that of what was written by hand. `first_ratio` is our first call over that of
     `best`, `deviation` the largest difference between the blocks, relative to the largest
-    entry. Without anything to compare with, these are `None`.
+    entry. Without anything to compare with, these are `None`. `peers` has the time of the best
+    way of each other package over ours, and `raised` the ways that raise.
     """
 
     timings: dict[str, Timing]
@@ -78,25 +94,36 @@ class Result(NamedTuple):
     deviation: float | None = None
     repeats: int = 0
     batch: int = 0
+    peers: dict[str, Peer] | None = None
+    raised: tuple[str, ...] = ()
 
 
-def compare(problem: Problem, repeats: int | None = None) -> Result:
-    """Times every variant of a problem; without a number of repeats, as many as fit."""
-    functions = variants(problem)
+def compare(
+    problem: Problem,
+    repeats: int | None = None,
+    *,
+    with_peers: bool = False,
+    every: bool = False,
+) -> Result:
+    """Times the variants of a problem; without a number of repeats, as many as fit.
+
+    With peers, or if `every` variant is wanted, a plain mode that is hopeless is timed, too.
+    """
+    functions = variants(problem) | (peers(problem) if with_peers else {})
     possible = {
         name: function
         for name, function in functions.items()
         if name in (OURS, BY_HAND) or _is_possible(function, problem.arguments)
     }
+    raised = tuple(name for name in functions if name not in possible)
     calls, first = first_calls(problem, possible)
     if list(calls) == [OURS]:
         warm = interleaved(calls, problem.arguments, repeats or _REPEATS[0], 1)[OURS]
-        return Result(
-            {OURS: _timing(calls[OURS], statistics.median(warm), first[OURS])}, plan_of(problem)
-        )
+        timing = _timing(calls[OURS], statistics.median(warm), first[OURS])
+        return Result({OURS: timing}, plan_of(problem), raised=raised)
     values = {name: jax.block_until_ready(call(*problem.arguments)) for name, call in calls.items()}
     pilot = {name: _pilot(call, problem.arguments) for name, call in calls.items()}
-    kept = _worth_timing(pilot)
+    kept = list(pilot) if with_peers or every else _worth_timing(pilot)
     batch = min(_BATCH, math.ceil(_SAMPLE / min(pilot.values())))
     if repeats is None:
         fitting = int(_BUDGET / (batch * sum(pilot[name] for name in kept)))
@@ -104,18 +131,60 @@ def compare(problem: Problem, repeats: int | None = None) -> Result:
     warm = interleaved({name: calls[name] for name in kept}, problem.arguments, repeats, batch)
     medians = {**pilot, **{name: statistics.median(seconds) for name, seconds in warm.items()}}
     best = min(_plain(warm) or [BY_HAND], key=medians.__getitem__)
+    if PARTIAL in values:
+        values[PARTIAL] = values[PARTIAL].todense()
     others = {best, BY_HAND} & set(values)
+    timings = {name: _timing(call, medians[name], first[name]) for name, call in calls.items()}
     return Result(
-        timings={name: _timing(call, medians[name], first[name]) for name, call in calls.items()},
+        timings=timings,
         plan=plan_of(problem),
         best=best,
         ratio=_ratio(warm[best], warm[OURS]),
         over_hand=_ratio(warm[OURS], warm[BY_HAND]) if BY_HAND in warm else None,
         first_ratio=first[OURS] / first[best],
-        deviation=max(deviation(values[OURS], values[name]) for name in others),
+        deviation=max(
+            *(deviation(values[OURS], values[name]) for name in others),
+            *_deviations_of_peers(problem, values),
+        ),
         repeats=repeats,
         batch=batch,
+        peers=_best_of_packages(warm, timings),
+        raised=raised,
     )
+
+
+def _deviations_of_peers(problem: Problem, values: dict[str, Any]) -> list[float]:
+    whole = [name for name in values if name not in (OURS, BY_HAND, PARTIAL, *PLAIN_MODES)]
+    found = [deviation(values[name], values[OURS]) for name in whole]
+    if PARTIAL in values:
+        found.append(deviation(values[PARTIAL], matrix(problem)))
+    return [0.0, *found]
+
+
+def _best_of_packages(warm: dict[str, list[float]], timings: dict[str, Timing]) -> dict[str, Peer]:
+    ways: dict[str, list[str]] = {}
+    for name in warm:
+        if name not in (OURS, BY_HAND):
+            library = JAX if name in PLAIN_MODES else package(name)
+            ways.setdefault(library, []).append(name)
+    best = {
+        name: min(of, key=lambda way: statistics.median(warm[way])) for name, of in ways.items()
+    }
+    return {
+        name: Peer(
+            way,
+            _ratio(warm[way], warm[OURS]),
+            timings[way].first / timings[OURS].first,
+            _temporaries_ratio(timings[way], timings[OURS]),
+        )
+        for name, way in best.items()
+    }
+
+
+def _temporaries_ratio(theirs: Timing, ours: Timing) -> float | None:
+    if not ours.temporaries or theirs.temporaries is None:
+        return None
+    return theirs.temporaries / ours.temporaries
 
 
 def _is_possible(function: Callable[..., Any], arguments: tuple[Any, ...]) -> bool:
@@ -211,7 +280,7 @@ def first_calls(
 
 
 def _plain(names: Iterable[str]) -> list[str]:
-    return [name for name in names if name not in (OURS, BY_HAND)]
+    return [name for name in names if name in PLAIN_MODES]
 
 
 def _worth_timing(pilot: dict[str, float]) -> list[str]:

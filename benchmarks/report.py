@@ -65,14 +65,14 @@ def markdown(rows: Sequence[tuple[Problem, Result]]) -> str:
         heads, _ = _columns(group)
         together = list(members)
         body = [_cells(problem, result) for problem, result in together]
-        parts.append(f"**{group[0].upper()}{group[1:]}**\n\n{_table(heads, body)}")
+        parts.append(f"**{group[0].upper()}{group[1:]}**\n\n{table(heads, body)}")
         by_hand = [
             _hand_cells(problem.by_hand, problem, result)
             for problem, result in together
             if problem.by_hand is not None
         ]
         if by_hand:
-            parts.append(f"{_HAND_CAPTION}\n\n{_table(_HAND_HEADS, by_hand)}")
+            parts.append(f"{_HAND_CAPTION}\n\n{table(_HAND_HEADS, by_hand)}")
     return "\n".join([*parts, *(f"{text}\n" for text in first_calls_in_short(rows))])
 
 
@@ -187,7 +187,7 @@ def _time(seconds: float | None) -> str:
     return f"{seconds * 1e3:.3f} ms"
 
 
-def _table(heads: Sequence[str], body: Iterable[Sequence[str]]) -> str:
+def table(heads: Sequence[str], body: Iterable[Sequence[str]]) -> str:
     """In markdown, the first column to the left and the others to the right."""
     rule = ["---", *["---:"] * (len(heads) - 1)]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in (heads, rule, *body))

@@ -12,7 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import peer_report
 import practice
+import scaling
 from algebra import measure_algebra
 from calls import measure_calls
 from measure import Result, compare, compare_first_calls
@@ -28,6 +30,7 @@ from report import (
     setting,
     title,
 )
+from scaling import Point, measure_scaling
 from typecheck import measure_typecheck
 
 
@@ -35,10 +38,17 @@ def main() -> None:
     """Measures, prints and writes what was asked for."""
     options = _options()
     print(setting())
-    if options.planning or options.typecheck or options.algebra or options.calls:
+    if options.scaling:
+        _scaling(options)
+    elif options.planning or options.typecheck or options.algebra or options.calls:
         for text in _costs(options):
             print(text, flush=True)
-        return
+    else:
+        _compare(options)
+
+
+def _compare(options: argparse.Namespace) -> None:
+    """Problem by problem, beside plain JAX, and those of practice beside other packages."""
     rows: list[tuple[Problem, Result]] = []
     for problem in practice.problems() if options.practice else problems():
         if not _wanted(problem, options.only):
@@ -48,21 +58,42 @@ def main() -> None:
         if problem.group == COMPILATION:
             result = compare_first_calls(problem, slow=options.slow)
         else:
-            result = compare(problem, options.repeats)
+            result = compare(problem, options.repeats, with_peers=options.practice)
         rows.append((problem, result))
         print(line(problem, result), flush=True)
     if not rows:
         sys.exit(f"No problem's name matches {options.only!r}.")
     print("", *first_calls_in_short(rows), sep="\n")
+    if options.practice:
+        print("", peer_report.in_short(rows), sep="\n")
+    _write(options, rows)
+    missed = [miss for problem, result in rows for miss in misses(problem, result)]
+    missed += misses_together(rows)
+    if options.check and missed:
+        sys.exit("\n".join(["", "Missed:", *missed]))
+
+
+def _write(options: argparse.Namespace, rows: list[tuple[Problem, Result]]) -> None:
     if options.json is not None:
-        options.json.write_text(json.dumps(_as_json(rows), indent=2) + "\n", encoding="utf-8")
+        _write_json(options.json, _as_json(rows))
     if options.markdown is not None:
         options.markdown.write_text(markdown(rows), encoding="utf-8")
-    if options.check:
-        missed = [miss for problem, result in rows for miss in misses(problem, result)]
-        missed += misses_together(rows)
-        if missed:
-            sys.exit("\n".join(["", "Missed:", *missed]))
+    if options.peers is not None:
+        text = f"{peer_report.in_short(rows)}\n{peer_report.markdown(rows)}"
+        options.peers.write_text(text, encoding="utf-8")
+
+
+def _scaling(options: argparse.Namespace) -> None:
+    """Sizes from small to large."""
+    points: list[Point] = []
+    for point in measure_scaling(options.repeats):
+        points.append(point)
+        print(scaling.line(point), flush=True)
+    if options.json is not None:
+        every = [_fields(point) for point in points]
+        _write_json(options.json, {"setting": setting(), "points": every})
+    if options.markdown is not None:
+        options.markdown.write_text(scaling.markdown(points), encoding="utf-8")
 
 
 def _costs(options: argparse.Namespace) -> Iterator[str]:
@@ -110,9 +141,17 @@ def _options() -> argparse.Namespace:
         "--practice", action="store_true", help="functions of research practice, field by field"
     )
     parser.add_argument(
+        "--peers", type=Path, metavar="FILE", help="write tables of other packages here"
+    )
+    parser.add_argument("--scaling", action="store_true", help="sizes from small to large instead")
+    parser.add_argument(
         "--calls", action="store_true", help="time calls without jit and compiled ones instead"
     )
     return parser.parse_args()
+
+
+def _write_json(path: Path, data: dict[str, Any]) -> None:
+    path.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
 
 
 def _wanted(problem: Problem, pattern: str | None) -> bool:
@@ -129,16 +168,21 @@ def _as_json(rows: list[tuple[Problem, Result]]) -> dict[str, Any]:
                 "target": problem.target,
                 "by_hand": None if problem.by_hand is None else problem.by_hand.name,
                 "at_most_over_hand": None if problem.by_hand is None else problem.by_hand.at_most,
-                **result._asdict(),
-                "timings": {name: timing._asdict() for name, timing in result.timings.items()},
-                "plan": result.plan._asdict(),
-                "ratio": None if result.ratio is None else result.ratio._asdict(),
-                "over_hand": None if result.over_hand is None else result.over_hand._asdict(),
+                **_fields(result),
                 "missed": misses(problem, result),
             }
             for problem, result in rows
         },
     }
+
+
+def _fields(value: Any) -> Any:
+    """Named tuples as dictionaries, all the way down."""
+    if hasattr(value, "_asdict"):
+        return {name: _fields(field) for name, field in value._asdict().items()}
+    if isinstance(value, dict):
+        return {name: _fields(field) for name, field in value.items()}
+    return value
 
 
 if __name__ == "__main__":

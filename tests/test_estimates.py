@@ -248,3 +248,17 @@ def test_both_sides_of_a_cut_are_swept_as_maps():
     row = candidate.pushes[middle].maps[network.targets[0]]
     column = candidate.pulls[middle].maps[network.sources[0]]
     assert (axes_written(row), axes_written(column)) == ("ab->ac:abc", "ab->ac:bc")
+
+
+def test_a_stencil_is_pulled_because_pushing_it_writes_what_it_pads():
+    """Both take a direction an entry, and only the sum that pulling makes is written."""
+
+    def laplace(u):
+        padded = jnp.pad(u, 1)
+        near = padded[2:, 1:-1] + padded[:-2, 1:-1] + padded[1:-1, 2:] + padded[1:-1, :-2]
+        return 4 * u - near
+
+    plan = adk.jacobian(laplace).plan(jnp.ones((6, 6)))
+    assert plan.mode == "rev"
+    assert plan.reverse_sweeps == 36
+    assert plan.bytes_moved < adk.jacobian(laplace, mode="fwd").plan(jnp.ones((6, 6))).bytes_moved

@@ -53,3 +53,20 @@ def test_a_sum_reads_what_was_not_written_and_is_a_broadcast_when_pulled():
         sum(n for _, n in moved(function, "fwd")) == 4 + 4 + BYTES
     )  # the sum, for the last factor
     assert moved(lambda x: jnp.sum(jnp.sin(x)), "rev")[0][1] == BYTES
+
+
+def test_the_parts_of_a_sum_are_not_written_only_the_sum():
+    assert sum(n for _, n in moved(lambda x: jnp.sin(x) + 2 * x, "rev")) == BYTES
+
+
+def test_what_was_padded_is_written_where_several_places_read_it():
+    def stencil(x):
+        padded = jnp.pad(x, 1)
+        return padded[2:] + padded[:-2]
+
+    padded = 4 * (N + 2)
+    found = moved(stencil, "fwd")
+    assert found[0] == ("pad", padded)
+    assert sum(n for _, n in found) == 2 * padded + BYTES
+    assert sum(n for _, n in moved(stencil, "rev")) < 2 * padded
+    assert moved(lambda x: jnp.pad(x, 1)[2:], "fwd")[0] == ("pad", 0)

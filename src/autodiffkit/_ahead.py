@@ -1,7 +1,7 @@
 """Transforms that are compiled ahead of time."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Generic, ParamSpec, TypeVar
 
 import equinox as eqx
 import jax
@@ -12,8 +12,11 @@ from autodiffkit._errors import SignatureError, columns, listed
 from autodiffkit._leaves import describe_leaf, is_array
 from autodiffkit._paths import Path, component, show
 
+P = ParamSpec("P")
+D = TypeVar("D")  # a derivative
 
-class Compiled:
+
+class Compiled(Generic[P, D]):
     """A transform that was compiled for arguments of these shapes and dtypes.
 
     It is called like the transform. What was no array, float or complex number when it was compiled
@@ -30,7 +33,7 @@ class Compiled:
         self._moving = moving  # structures in the place of arrays
         self._fixed = fixed
 
-    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> D:
         """What the transform gives.
 
         Args:
@@ -111,7 +114,7 @@ def compile_ahead(
     transform: Callable[..., Any],
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
-) -> Compiled:
+) -> Compiled[Any, Any]:
     """Compiles a transform for these arguments, or structures of them.
 
     Args:

@@ -5,12 +5,14 @@ compile. That many are kept as the matrix that they form, and a block is cut out
 looked at.
 """
 
+import dataclasses
+import functools
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, overload
 
-import equinox as eqx
 import jax
+import jax.tree_util as jtu
 from jaxtyping import Array
 
 from autodiffkit._compact import Shared, compact_shape, expanded, multiplied
@@ -24,7 +26,13 @@ _MANY = 64
 _WORTH = 4
 
 
-class BlockTable(eqx.Module):
+@functools.partial(
+    jtu.register_dataclass,
+    data_fields=["_arrays"],
+    meta_fields=["_targets", "_sources", "_shared", "_kept"],
+)
+@dataclasses.dataclass(frozen=True, eq=False)
+class BlockTable:
     """Blocks by output and source: `table[i][j]` has the shape of both, one after the other.
 
     The arrays are blocks, row by row, or the one matrix `(m, n)` that they form: that
@@ -34,10 +42,10 @@ class BlockTable(eqx.Module):
     """
 
     _arrays: tuple[Any, ...]
-    _targets: tuple[LeafSpec, ...] = eqx.field(static=True)
-    _sources: tuple[LeafSpec, ...] = eqx.field(static=True)
-    _shared: tuple[Shared, ...] | None = eqx.field(static=True, default=None)
-    _kept: tuple[tuple[int, int], ...] | None = eqx.field(static=True, default=None)
+    _targets: tuple[LeafSpec, ...]
+    _sources: tuple[LeafSpec, ...]
+    _shared: tuple[Shared, ...] | None = None
+    _kept: tuple[tuple[int, int], ...] | None = None
 
     @property
     def is_compact(self) -> bool:

@@ -81,8 +81,12 @@ def _summed(
     )
     work = _sweep(network, sweeps.forward, "fwd", pushed)
     work = work.plus(_sweep(network, sweeps.reverse, "rev", pulled))
-    for found in (*pushes.values(), *pulls.values()):
-        work = work.plus(found.work)
+    for mode, steps, sketches in (
+        ("fwd", sweeps.forward, pushes),
+        ("rev", sweeps.reverse, pulls),
+    ):
+        for v, found in sketches.items():
+            work = work.plus(_own(network, found, v, steps, mode))
     if sweeps.mode != "fwd" or sweeps.maps:  # what plain forward mode never stores
         work = work.plus(Work(moved=2.0 * kept))
     work = work.plus(_products(network, sweeps, pushes, pulls))
@@ -94,6 +98,14 @@ def _summed(
         pushes,
         pulls,
     )
+
+
+def _own(network: Network, found: "Sketch", v: int, steps: Collection[int], mode: str) -> Work:
+    """The work of a variable's own sweep; no axis of which stays apart, that of a batch at most."""
+    if found.directions < network.capacities[v]:
+        return found.work
+    batch = _sweep(network, found.steps.intersection(steps), mode, network.capacities[v])
+    return batch if batch.time() * _SAVES < found.work.time() else found.work
 
 
 def mirrored(network: Network, candidate: Candidate, kept: int) -> Candidate:

@@ -130,8 +130,8 @@ class FlatCall:
         count = len(self.outputs.leaves)
         value_treedef, aux_treedef = self._treedefs
         return (
-            Values(jtu.tree_unflatten(value_treedef, leaves[:count])),
-            Values(jtu.tree_unflatten(aux_treedef, leaves[count:])),
+            Values.of(jtu.tree_unflatten(value_treedef, leaves[:count])),
+            Values.of(jtu.tree_unflatten(aux_treedef, leaves[count:])),
         )
 
     @property

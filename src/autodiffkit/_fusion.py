@@ -65,16 +65,34 @@ def _fused_costs(network: Network, mode: str) -> list[Cost]:
             makers.setdefault(v, []).append(name)
     last = {*network.ends[1 if forward else 0]}
 
+    def is_made_here(v: int) -> bool:
+        """Whether a variable is computed where it is read.
+
+        What was padded and is read at several places is not: XLA writes it.
+        """
+        names = makers.get(v, ())
+        if not _FUSED[mode].issuperset(names):
+            return False
+        return not (forward and "pad" in names and len(readers.get(v, ())) > 1)
+
     seen: set[int] = set()
+    summed: set[int] = set()
 
     def are_read(variables: Iterable[int]) -> float:
         """The bytes of what is not an identity nor computed here, nor read for another step."""
         new = [v for v in variables if v not in seen]
         seen.update(new)
-        return _bytes(network, (v for v in new if not _FUSED[mode].issuperset(makers.get(v, ()))))
+        return _bytes(network, (v for v in new if not is_made_here(v)))
 
     def are_written(variables: Iterable[int]) -> float:
-        kept = (v for v in variables if v in last or not _READERS.issuperset(readers[v]))
+        """The bytes of what has to be there; the parts of a sum are not, only the sum."""
+        kept = [
+            v
+            for v in variables
+            if v not in summed
+            and (v in last or not is_made_here(v) or not _READERS.issuperset(readers[v]))
+        ]
+        summed.update(v for v in kept if is_made_here(v))
         return _bytes(network, kept)
 
     costs: list[Cost] = []

@@ -106,8 +106,8 @@ class GaussNewton(LinearMap[R]):
         self._outer._refuse_batched()
 
     def _stored(self, blocks: BlockTable) -> SymmetricMatrix:
-        return SymmetricMatrix(
-            blocks,
+        return SymmetricMatrix._pack(
+            (blocks,),
             self._arguments,
             number(jnp.float32),
             self._name,
@@ -188,7 +188,7 @@ def _gradient(jacobian: Linearized[Any], outer: Linearized[Any], name: str) -> G
         lambda _, j: leaves[j].astype(block_spec(target, sources[j]).dtype), [target], sources
     )
     inputs = jacobian._arguments
-    return Gradient(table, inputs, outputs, name, _value=outer._value, _aux=jacobian._aux)
+    return Gradient._pack((table, outer._value, jacobian._aux), inputs, outputs, name)
 
 
 # Losses -------------------------------------------------------------------------

@@ -19,13 +19,16 @@ class Hessian(Symmetric, Derivative[R_co]):
     structure is outside: `H.x.y["energy"]`. A Hessian is a pytree of arrays.
     """
 
-    _first: BlockTable
-
     _verb: ClassVar[str] = "hessian"
 
     def _leaf_paths(self) -> list[Path]:
         first = [("grad", *path) for path in self._first.paths]
         return [*super()._leaf_paths(), *first]
+
+    @property
+    def _first(self) -> BlockTable:
+        """The gradient's blocks, or the Jacobian's."""
+        return self._parts[3]
 
     @property
     def _title(self) -> str:
@@ -45,8 +48,8 @@ class Hessian(Symmetric, Derivative[R_co]):
                 "selects one output."
             )
         outputs = bare(self._outputs)
-        name, value, aux = self._function, self._value, self._aux
-        return Gradient(self._first, self._inputs, outputs, name, _value=value, _aux=aux)
+        parts = (self._first, self._value, self._aux)
+        return Gradient._pack(parts, self._inputs, outputs, self._function)
 
     def of(self, path: str, /) -> "Hessian[Any]":
         """The Hessian of a part of the output, by path.
@@ -62,12 +65,5 @@ class Hessian(Symmetric, Derivative[R_co]):
         rows = [count * i + k for i in part.indices for k in range(count)]
         blocks, first = self._blocks.take(rows), self._first.take(part.indices)
         outputs = part.tree.rebased()
-        return type(self)(
-            blocks,
-            self._inputs,
-            outputs,
-            self._function,
-            _value=value,
-            _aux=self._aux,
-            _first=first,
-        )
+        parts = (blocks, value, self._aux, first)
+        return self._pack(parts, self._inputs, outputs, self._function)

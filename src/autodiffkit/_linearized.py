@@ -130,15 +130,8 @@ class Linearized(LinearMap[R_co]):
 
     def _stored(self, blocks: BlockTable) -> Any:
         name, inputs = self._function, self._inputs
+        parts = (blocks, self._value, self._aux)
         if self._gradient is None:
-            return Jacobian(blocks, inputs, self._outputs, name, _value=self._value, _aux=self._aux)
+            return Jacobian._pack(parts, inputs, self._outputs, name)
         first = self._gradient
-        return Hessian(
-            blocks,
-            inputs,
-            first._outputs,
-            name,
-            _value=self._value,
-            _aux=self._aux,
-            _first=first._blocks,
-        )
+        return Hessian._pack((*parts, first._blocks), inputs, first._outputs, name)

@@ -25,8 +25,13 @@ from autodiffkit._vectors import filled, joined
 class Derivative(Stored, Generic[R_co]):
     """What the stored derivatives of a function share: its value, and parts of its output."""
 
-    _value: Values
-    _aux: Values
+    @property
+    def _value(self) -> Values:
+        return self._parts[1]
+
+    @property
+    def _aux(self) -> Values:
+        return self._parts[2]
 
     @property
     def value(self) -> R_co:
@@ -67,7 +72,7 @@ class Derivative(Stored, Generic[R_co]):
             return part, self._value
         leaves = jtu.tree_leaves(self._value.tree)
         value = jtu.tree_unflatten(part.tree.treedef, [leaves[i] for i in part.positions])
-        return part, Values(value)
+        return part, Values.of(value)
 
 
 class FirstDerivative(Derivative[R_co]):
@@ -182,8 +187,8 @@ class Jacobian(FirstDerivative[R_co]):
         part, value = self._sub_output(path)
         blocks = self._blocks.take(part.indices)
         outputs = part.tree.rebased()
-        name, aux = self._function, self._aux
-        return type(self)(blocks, self._inputs, outputs, name, _value=value, _aux=aux)
+        parts = (blocks, value, self._aux)
+        return self._pack(parts, self._inputs, outputs, self._function)
 
     def lstsq(self, vector: Any, /) -> Any:
         """The arguments `x` for which `J.mv(x)` is nearest to a vector: `J.lstsq(-J.value)`.
@@ -336,5 +341,7 @@ def stored(
     if lx.symmetric_tag in tags:
         is_semidefinite = lx.positive_semidefinite_tag in tags
         scalar = number(jnp.float32)
-        return SymmetricMatrix(blocks, inputs, scalar, name, _is_semidefinite=is_semidefinite)
-    return Jacobian(blocks, inputs, outputs, name, _value=Values(None), _aux=Values(None))
+        return SymmetricMatrix._pack(
+            (blocks,), inputs, scalar, name, _is_semidefinite=is_semidefinite
+        )
+    return Jacobian._pack((blocks, Values.of(None), Values.of(None)), inputs, outputs, name)

@@ -1,12 +1,14 @@
 """Derivatives that store their blocks: access by name, and the way to matrices and lineax."""
 
 import abc
+import dataclasses
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar, TypeVar
 
 import equinox as eqx
 import jax.numpy as jnp
+import jax.tree_util as jtu
 import lineax as lx
 from jaxtyping import Array
 
@@ -26,14 +28,47 @@ S = TypeVar("S", bound="Stored")  # `typing.Self` is refused outside decorated c
 
 
 class Stored(Composable):
-    """Blocks that are reached by the names of arguments."""
+    """Blocks that are reached by the names of arguments.
 
-    _blocks: BlockTable  # by output leaf (of second derivatives, times source) and source
+    The arrays of all parts lie in one tuple: that makes one node for JAX to take apart and to
+    put together, which is most of what a compiled call of a small function costs.
+    """
+
+    _arrays: tuple[Any, ...]
+    _packing: Any = eqx.field(static=True)  # the structure of the parts that the arrays are of
     _inputs: Inputs = eqx.field(static=True)
     _outputs: Tree = eqx.field(static=True)
     _function: str = eqx.field(static=True)
 
     _verb: ClassVar[str] = ""
+
+    @classmethod
+    def _pack(
+        cls: type[S],
+        parts: tuple[Any, ...],
+        inputs: Inputs,
+        outputs: Tree,
+        function: str,
+        **more: Any,
+    ) -> S:
+        """Makes one of its parts: the blocks first, then what the class keeps besides."""
+        arrays, packing = jtu.tree_flatten(parts)
+        return cls(tuple(arrays), packing, inputs, outputs, function, **more)
+
+    def _with(self: S, blocks: BlockTable) -> S:
+        """The same with other blocks."""
+        arrays, packing = jtu.tree_flatten((blocks, *self._parts[1:]))
+        return dataclasses.replace(self, _arrays=tuple(arrays), _packing=packing)
+
+    @property
+    def _parts(self) -> tuple[Any, ...]:
+        """What the arrays are of."""
+        return jtu.tree_unflatten(self._packing, self._arrays)
+
+    @property
+    def _blocks(self) -> BlockTable:
+        """By output leaf (of second derivatives, times source) and source."""
+        return self._parts[0]
 
     def __getattr__(self, name: str) -> Any:
         # Only reached when the usual lookup fails. An instance that is being unflattened or
@@ -167,7 +202,7 @@ class Stored(Composable):
                 "Take its real part, if that is what is meant."
             )
         targets, sources = self._codomain.specs, self._domain.specs
-        return eqx.tree_at(lambda x: x._blocks, self, table_of(array, targets, sources))
+        return self._with(table_of(array, targets, sources))
 
     def _finite(self, method: str, matrix: Array) -> Array:
         """The matrix, unless an entry is not finite: then an error, also under `jax.jit`."""

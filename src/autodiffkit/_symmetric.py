@@ -266,7 +266,7 @@ def symmetric_matrix(
     outputs = number(matrix.dtype)
     targets = outputs.compose(inputs.tree).specs
     table = table_of(matrix, targets, inputs.specs)
-    return SymmetricMatrix(table, inputs, outputs, name, _is_semidefinite=is_semidefinite)
+    return SymmetricMatrix._pack((table,), inputs, outputs, name, _is_semidefinite=is_semidefinite)
 
 
 def number(dtype: Any) -> Tree:

@@ -56,6 +56,7 @@ from autodiffkit._typecheck import is_enabled, result_node
 P = ParamSpec("P")
 Q = ParamSpec("Q")
 R = TypeVar("R")
+D = TypeVar("D")  # a derivative
 
 _WRAPPED = ("__module__", "__name__", "__qualname__", "__doc__", "__annotations__")
 
@@ -71,13 +72,13 @@ class PlanCall(Protocol[P]):
 
 
 @runtime_checkable
-class CompileCall(Protocol[P]):
+class CompileCall(Protocol[P, D]):
     """Takes what the function takes, and structures in the place of arrays."""
 
     @overload
-    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Compiled: ...
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Compiled[P, D]: ...
     @overload
-    def __call__(self, /, *args: Any, **kwargs: Any) -> Compiled: ...
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Compiled[P, D]: ...
 
 
 class Transform(eqx.Module, Generic[P, R]):
@@ -204,7 +205,7 @@ class Transform(eqx.Module, Generic[P, R]):
         return plan
 
     @property
-    def compile(self) -> CompileCall[P]:
+    def compile(self) -> CompileCall[P, Any]:
         """Compiles ahead of time: `transform.compile(*args, **kwargs)`.
 
         It takes what the call itself takes, where arrays may be `jax.ShapeDtypeStruct`s, and
@@ -213,7 +214,7 @@ class Transform(eqx.Module, Generic[P, R]):
         complex numbers are its arguments; whatever else was passed is part of what is compiled.
         """
 
-        def ahead(*args: P.args, **kwargs: P.kwargs) -> Compiled:
+        def ahead(*args: P.args, **kwargs: P.kwargs) -> Compiled[P, Any]:
             function, run = as_function(self.__wrapped__), cast("Any", self)
             names = [*function.signature.parameters]
             return compile_ahead(f"{self._verb}({function.name})", names, run, args, kwargs)
@@ -249,6 +250,9 @@ class JacobianTransform(Transform[P, R]):
 
     if TYPE_CHECKING:
 
+        @property
+        def compile(self) -> CompileCall[P, Jacobian[R]]: ...
+
         @overload
         def __get__(self, instance: None, owner: Any = None) -> Self: ...
         @overload
@@ -260,14 +264,8 @@ class JacobianTransform(Transform[P, R]):
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Jacobian[R]:
         flat = self._flat(args, kwargs)
         found = first_derivative(flat)
-        return Jacobian(
-            found.first,
-            found.inputs,
-            found.outputs,
-            flat.name,
-            _value=found.value,
-            _aux=found.aux,
-        )
+        parts = (found.first, found.value, found.aux)
+        return Jacobian._pack(parts, found.inputs, found.outputs, flat.name)
 
 
 class GradTransform(Transform[P, R]):
@@ -276,6 +274,9 @@ class GradTransform(Transform[P, R]):
     _verb = "grad"
 
     if TYPE_CHECKING:
+
+        @property
+        def compile(self) -> CompileCall[P, Gradient[R]]: ...
 
         @overload
         def __get__(self, instance: None, owner: Any = None) -> Self: ...
@@ -298,6 +299,9 @@ class HessianTransform(Transform[P, R]):
 
     if TYPE_CHECKING:
 
+        @property
+        def compile(self) -> CompileCall[P, Hessian[R]]: ...
+
         @overload
         def __get__(self, instance: None, owner: Any = None) -> Self: ...
         @overload
@@ -309,15 +313,8 @@ class HessianTransform(Transform[P, R]):
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Hessian[R]:
         flat = self._flat(args, kwargs)
         found = second_derivative(flat)
-        return Hessian(
-            found.second,
-            found.inputs,
-            found.outputs,
-            flat.name,
-            _value=found.value,
-            _aux=found.aux,
-            _first=found.first,
-        )
+        parts = (found.second, found.value, found.aux, found.first)
+        return Hessian._pack(parts, found.inputs, found.outputs, flat.name)
 
     def _plan(self, flat: FlatCall, selected: Any) -> Plan:
         return plan_second(flat, selected)
@@ -330,6 +327,9 @@ class LinearizeTransform(Transform[P, R]):
     _has_blocks = False
 
     if TYPE_CHECKING:
+
+        @property
+        def compile(self) -> CompileCall[P, LinearMap[R]]: ...
 
         @overload
         def __get__(self, instance: None, owner: Any = None) -> Self: ...
@@ -354,6 +354,9 @@ class HvpTransform(Transform[P, R]):
 
     if TYPE_CHECKING:
 
+        @property
+        def compile(self) -> CompileCall[P, LinearMap[R]]: ...
+
         @overload
         def __get__(self, instance: None, owner: Any = None) -> Self: ...
         @overload
@@ -374,14 +377,8 @@ class HvpTransform(Transform[P, R]):
 
 def gradient_of(flat: FlatCall, found: Evaluated) -> Gradient[Any]:
     """The first derivatives of a scalar by names."""
-    return Gradient(
-        found.first,
-        found.inputs,
-        bare(found.outputs),
-        flat.name,
-        _value=found.value,
-        _aux=found.aux,
-    )
+    parts = (found.first, found.value, found.aux)
+    return Gradient._pack(parts, found.inputs, bare(found.outputs), flat.name)
 
 
 def linearized(

@@ -276,7 +276,11 @@ class _Constant:
             return id(self.value)
 
 
-class Values(eqx.Module):
+@functools.partial(
+    jtu.register_dataclass, data_fields=["_arrays"], meta_fields=["_treedef", "_constants"]
+)
+@dataclasses.dataclass(frozen=True, eq=False)
+class Values:
     """A pytree of which only arrays and numbers are leaves; the rest is structure.
 
     Strings, functions and other objects can thus pass through `jax.jit` and be part of
@@ -284,15 +288,16 @@ class Values(eqx.Module):
     """
 
     _arrays: tuple[Any, ...]
-    _treedef: Any = eqx.field(static=True)
-    _constants: tuple[tuple[int, _Constant], ...] = eqx.field(static=True)
+    _treedef: Any
+    _constants: tuple[tuple[int, _Constant], ...]
 
-    def __init__(self, tree: Any) -> None:
-        leaves, self._treedef = jtu.tree_flatten(tree)
-        self._arrays = tuple(leaf for leaf in leaves if is_numeric(leaf))
-        self._constants = tuple(
-            (i, _Constant(leaf)) for i, leaf in enumerate(leaves) if not is_numeric(leaf)
-        )
+    @staticmethod
+    def of(tree: Any) -> "Values":
+        """Takes a pytree apart."""
+        leaves, treedef = jtu.tree_flatten(tree)
+        constants = [(i, _Constant(leaf)) for i, leaf in enumerate(leaves) if not is_numeric(leaf)]
+        arrays = tuple(leaf for leaf in leaves if is_numeric(leaf))
+        return Values(arrays, treedef, tuple(constants))
 
     @property
     def tree(self) -> Any:

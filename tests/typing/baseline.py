@@ -35,7 +35,7 @@ assert_type(adk.jacobian(energy)(x).value, Array)
 assert_type(adk.jacobian(energy)(x).as_matrix(), Array)
 assert_type(adk.jacobian(energy, typecheck=False, holomorphic=True)(x).value, Array)
 assert_type(adk.hessian(energy, chunk_size=8, memory_limit="1GiB", progress=True)(x).value, Array)
-assert_type(adk.jacobian(energy, memory_limit=2e9).compile(x), adk.Compiled)
+assert_type(adk.jacobian(energy, memory_limit=2e9).compile(x)(x), adk.Jacobian[Array])
 
 
 class Forces(NamedTuple):
