@@ -20,6 +20,10 @@ Maps = Literal["none", "worthwhile", "all"]
 # By how much following the axes of a variable has to save, to be worth a sweep of its own.
 _SAVES = 1.1
 
+# A map without axes that stay apart is a batch, which compilers fuse; if that is estimated at so
+# many times less, its estimate counts.
+_FUSES = 2.0
+
 # Sweeps of their own are up to so many steps altogether, or so many times those of the program.
 _STEPS = 200
 _TIMES = 6
@@ -105,7 +109,7 @@ def _own(network: Network, found: "Sketch", v: int, steps: Collection[int], mode
     if found.directions < network.capacities[v]:
         return found.work
     batch = _sweep(network, found.steps.intersection(steps), mode, network.capacities[v])
-    return batch if batch.time() * _SAVES < found.work.time() else found.work
+    return batch if batch.time() * _FUSES < found.work.time() else found.work
 
 
 def mirrored(network: Network, candidate: Candidate, kept: int) -> Candidate:
