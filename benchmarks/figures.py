@@ -26,6 +26,7 @@ _COLORS = {
 }
 _MARKERS = {"JAX": "o", "equinox": "s", "lineax": "D", "asdex": "^", "sparsejac": "v"}
 _NAMES = {"adk": "autodiffkit", "fwd": "jax.jacfwd", "rev": "jax.jacrev"}
+_TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10)  # of ratios
 _STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "autodiffkit",
@@ -70,6 +71,10 @@ def peers_figure(path: str | Path) -> str:
         axes.set_yticks(range(len(order)), order)
         axes.set_ylim(-0.7, len(order) - 0.3)
         axes.set_xscale("log")
+        left, right = axes.get_xlim()
+        axes.set_xticks(_TICKS, [f"{tick:g}" for tick in _TICKS])
+        axes.set_xlim(left, right)
+        axes.minorticks_off()
         axes.axvline(1, color=_TEXT, linewidth=0.8)
         axes.set_xlabel("run time over that of autodiffkit (right of the line: faster here)")
         axes.grid(axis="x", alpha=0.2)
@@ -119,7 +124,15 @@ def _read(path: str | Path) -> dict[str, Any]:
 
 def _svg(figure: Figure, title: str) -> str:
     drawn = io.StringIO()
-    figure.savefig(drawn, format="svg", transparent=True, metadata={"Date": None})
+    # The font of the page may be wider than the one that is measured here.
+    figure.savefig(
+        drawn,
+        format="svg",
+        transparent=True,
+        metadata={"Date": None},
+        bbox_inches="tight",
+        pad_inches=0.3,
+    )
     text = drawn.getvalue().replace(_TEXT, "currentColor")
     text = text[text.index("<svg") :]
     return f'<figure class="benchmark" role="img" aria-label="{title}">{text}</figure>'
