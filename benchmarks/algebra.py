@@ -14,7 +14,7 @@ import formulas
 import jax
 import jax.numpy as jnp
 from jax import Array
-from measure import Spread, interleaved, spread
+from measure import Spread, interleaved, ratio_of
 from problem import Draw
 
 import autodiffkit as adk
@@ -64,11 +64,10 @@ def _compare(pair: Pair, repeats: int) -> Measured:
     calls = {"ours": jax.jit(pair.ours), "theirs": jax.jit(pair.theirs)}
     values = {name: jax.block_until_ready(call(*pair.arguments)) for name, call in calls.items()}
     seconds = interleaved(calls, pair.arguments, repeats, 3)
-    ratios = [a / b for a, b in zip(seconds["ours"], seconds["theirs"], strict=True)]
     scale = float(jnp.max(jnp.abs(values["theirs"])))
     return Measured(
         pair,
-        spread(ratios),
+        ratio_of(seconds["ours"], seconds["theirs"]),
         statistics.median(seconds["ours"]),
         statistics.median(seconds["theirs"]),
         float(jnp.max(jnp.abs(values["ours"] - values["theirs"]))) / scale,

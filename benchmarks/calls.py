@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from measure import Spread, interleaved, spread
+from measure import Spread, interleaved, ratio_of
 from problem import COMPILATION, Problem
 from problems import problems
 
@@ -112,7 +112,9 @@ def _compare(
         for _ in range(3):
             jax.block_until_ready(call(*arguments))
     taken = interleaved(calls, arguments, repeats, batch)
-    ratios = [a / b for a, b in zip(taken["ours"], taken["theirs"], strict=True)]
     return Call(
-        name, spread(ratios), statistics.median(taken["ours"]), statistics.median(taken["theirs"])
+        name,
+        ratio_of(taken["ours"], taken["theirs"]),
+        statistics.median(taken["ours"]),
+        statistics.median(taken["theirs"]),
     )

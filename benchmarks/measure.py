@@ -139,8 +139,8 @@ def compare(
         timings=timings,
         plan=plan_of(problem),
         best=best,
-        ratio=_ratio(warm[best], warm[OURS]),
-        over_hand=_ratio(warm[OURS], warm[BY_HAND]) if BY_HAND in warm else None,
+        ratio=ratio_of(warm[best], warm[OURS]),
+        over_hand=ratio_of(warm[OURS], warm[BY_HAND]) if BY_HAND in warm else None,
         first_ratio=first[OURS] / first[best],
         deviation=max(
             *(deviation(values[OURS], values[name]) for name in others),
@@ -173,7 +173,7 @@ def _best_of_packages(warm: dict[str, list[float]], timings: dict[str, Timing]) 
     return {
         name: Peer(
             way,
-            _ratio(warm[way], warm[OURS]),
+            ratio_of(warm[way], warm[OURS]),
             timings[way].first / timings[OURS].first,
             _temporaries_ratio(timings[way], timings[OURS]),
         )
@@ -215,7 +215,7 @@ def compare_first_calls(problem: Problem, *, slow: bool) -> Result:
 def variants(problem: Problem) -> dict[str, Callable[..., Any]]:
     """The derivative by all arguments: ours, plain JAX's, and what was written by hand."""
     names = list(inspect.signature(problem.function).parameters)
-    argnums = 0 if len(names) == 1 else tuple(range(len(names)))
+    argnums = problem.argnums
     transform = _transform(problem)
 
     def blocks(*arguments: Any) -> Any:
@@ -315,7 +315,8 @@ def _pilot(call: Callable[..., Any], arguments: tuple[Any, ...]) -> float:
     return statistics.median(_sample(call, arguments, 1) for _ in range(5))
 
 
-def _ratio(numerator: list[float], denominator: list[float]) -> Spread:
+def ratio_of(numerator: list[float], denominator: list[float]) -> Spread:
+    """The quartiles of the ratios within a repeat."""
     return spread([a / b for a, b in zip(numerator, denominator, strict=True)])
 
 

@@ -5,9 +5,9 @@ import statistics
 from collections.abc import Callable, Sequence
 
 from measure import JAX, OURS, Peer, Result, Timing
-from peers import PACKAGES, versions
+from peers import PACKAGES, package, versions
 from problem import Problem
-from report import setting, table
+from report import milliseconds, setting, table
 
 _LIBRARIES = (JAX, *PACKAGES)
 _SAME = 1.05  # a ratio nearer to 1 than this is neither a win nor a loss
@@ -32,7 +32,7 @@ def markdown(rows: _Rows) -> str:
     for title, here, cell in (
         (
             "Run time over that here: the median, and the quartiles",
-            _milliseconds,
+            lambda ours: milliseconds(ours.warm),
             _run_time,
         ),
         ("First call over that here", lambda ours: f"{ours.first:.2f} s", _first_call),
@@ -70,7 +70,7 @@ def _raises(result: Result, library: str) -> bool:
         return False
     if library == JAX:
         return len(result.timings) == 1
-    return any(name.partition(" ")[0] == library for name in result.raised)
+    return any(package(name) == library for name in result.raised)
 
 
 def _cells(problem: Problem, result: Result, here: _Here, cell: _Cell) -> list[str]:
@@ -101,11 +101,6 @@ def _first_call(peer: Peer) -> str:
 
 def _temporaries(peer: Peer) -> str:
     return "" if peer.temporaries_ratio is None else f"{peer.temporaries_ratio:.2f}"
-
-
-def _milliseconds(ours: Timing) -> str:
-    assert ours.warm is not None
-    return f"{ours.warm * 1e3:.3f} ms"
 
 
 def _bytes(count: int | None) -> str:

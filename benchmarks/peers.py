@@ -5,7 +5,6 @@ Packages that are not installed are left out, so that the other benchmarks do wi
 
 import importlib
 import importlib.metadata
-import inspect
 import warnings
 from collections.abc import Callable
 from types import ModuleType
@@ -76,11 +75,6 @@ def matrix(problem: Problem) -> Any:
         return jax.jit(jax.jacrev(flat))(x)
 
 
-def _argnums(problem: Problem) -> Any:
-    count = len(inspect.signature(problem.function).parameters)
-    return 0 if count == 1 else tuple(range(count))
-
-
 def _of_one(problem: Problem) -> tuple[_Call, Callable[[tuple[Any, ...]], Any]]:
     """The function of a single pytree, and how that is made of the arguments."""
     f = problem.function
@@ -117,7 +111,7 @@ def _lineax(problem: Problem) -> dict[str, _Call]:
 
 
 def _asdex(asdex: Any, problem: Problem) -> dict[str, _Call]:
-    f, given, argnums = problem.function, problem.arguments, _argnums(problem)
+    f, given, argnums = problem.function, problem.arguments, problem.argnums
     make = asdex.jacobian if problem.order == 1 else asdex.hessian
 
     def way(mode: str) -> _Call:

@@ -1,5 +1,6 @@
 """What a problem is: a function, its arguments, what is asked of it and what is promised."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
@@ -40,6 +41,12 @@ class Problem(NamedTuple):
     group: str = NO_LOSS
     by_hand: ByHand | None = None
     layout: Literal["dense", "compact"] = "dense"
+
+    @property
+    def argnums(self) -> int | tuple[int, ...]:
+        """The positions of all arguments, for JAX; of a single one, its number."""
+        count = len(inspect.signature(self.function).parameters)
+        return 0 if count == 1 else tuple(range(count))
 
 
 class Draw:

@@ -151,15 +151,24 @@ def _cells(problem: Problem, result: Result) -> list[str]:
         first = "not timed" if theirs is None else f"{theirs.first:.2f} s"
         return [problem.name, first, f"{ours.first:.2f} s", str(result.plan), f"{target} s"]
     if theirs is None or result.ratio is None:
-        return [problem.name, "raises", _time(ours.warm), "", "", "", str(result.plan), target]
+        return [
+            problem.name,
+            "raises",
+            milliseconds(ours.warm),
+            "",
+            "",
+            "",
+            str(result.plan),
+            target,
+        ]
     low, ratio, high = result.ratio
     best = result.best
     if best == BY_HAND and problem.by_hand is not None:
         best = problem.by_hand.name
     return [
         problem.name,
-        f"{best} {_time(theirs.warm)}",
-        _time(ours.warm),
+        f"{best} {milliseconds(theirs.warm)}",
+        milliseconds(ours.warm),
         f"{ratio:.2f}",
         f"{low:.2f} to {high:.2f}",
         f"{result.first_ratio:.2f}",
@@ -174,15 +183,16 @@ def _hand_cells(by_hand: ByHand, problem: Problem, result: Result) -> list[str]:
     return [
         problem.name,
         f"`{by_hand.name}`",
-        _time(result.timings[BY_HAND].warm),
-        _time(result.timings[OURS].warm),
+        milliseconds(result.timings[BY_HAND].warm),
+        milliseconds(result.timings[OURS].warm),
         f"{ratio:.2f}",
         f"{low:.2f} to {high:.2f}",
         f"{by_hand.at_most:g}",
     ]
 
 
-def _time(seconds: float | None) -> str:
+def milliseconds(seconds: float | None) -> str:
+    """The time of a call."""
     assert seconds is not None
     return f"{seconds * 1e3:.3f} ms"
 

@@ -15,10 +15,7 @@ from report import table
 
 import autodiffkit as adk
 
-INPUTS = "inputs"
-OUTPUTS = "outputs"
 LEAVES = "leaves"
-BATCH = "batch"
 
 
 class Point(NamedTuple):
@@ -36,10 +33,10 @@ class Point(NamedTuple):
 def measure_scaling(repeats: int | None = None) -> Iterator[Point]:
     """All families, each from small to large."""
     for family, sizes, make in (
-        (INPUTS, (10, 30, 100, 300, 1000), _inputs),
-        (OUTPUTS, (10, 30, 100, 300, 1000), _outputs),
+        ("inputs", (10, 30, 100, 300, 1000), _inputs),
+        ("outputs", (10, 30, 100, 300, 1000), _outputs),
         (LEAVES, (1, 10, 40, 200), _leaves),
-        (BATCH, (1, 4, 16, 64, 256), _batch),
+        ("batch", (1, 4, 16, 64, 256), _batch),
     ):
         for size in sizes:
             problem = make(size)

@@ -42,8 +42,7 @@ class Batches:
         batch = self._by_start.get(start)
         if batch is None or end not in batch.ends:
             return None
-        part = batch.starts[start]
-        return batch.ends[end][..., part] if self._axis else batch.ends[end][part]
+        return self._directions(batch.ends[end], batch.starts[start])
 
     def together(self, starts: Sequence[int], end: int) -> Array | None:
         """What was swept from neighbours of one batch to a variable."""
@@ -51,7 +50,10 @@ class Batches:
         if end not in batch.ends:
             return None
         part = slice(batch.starts[starts[0]].start, batch.starts[starts[-1]].stop)
-        return batch.ends[end][..., part] if self._axis else batch.ends[end][part]
+        return self._directions(batch.ends[end], part)
+
+    def _directions(self, swept: Array, part: slice) -> Array:
+        return swept[..., part] if self._axis else swept[part]
 
     def whole(self, end: int) -> Array | None:
         """All that was swept to a variable, where it is one batch."""

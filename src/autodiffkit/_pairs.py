@@ -175,24 +175,25 @@ class Paired(Stored):
         width = len(self._domain.specs)
         outputs = "" if is_scalar(self._outputs) else f"{self._outputs.size} times "
         skipped = 0 if self._has_output else 1
+        blocks = self._blocks
         rows = (
             (
                 *(show(target.path) or "output", show(a.path), show(b.path))[skipped:],
                 *describe_block(
-                    self._blocks.shown(i * width + j, k),
+                    blocks.shown(i * width + j, k),
                     *(target, a, b),
-                    shared=self._blocks.shared(i * width + j, k),
+                    shared=blocks.shared(i * width + j, k),
                 ),
             )
             for i, target in enumerate(self._outputs.specs)
             for j, a in enumerate(self._domain.specs)
             for k, b in enumerate(self._domain.specs)
-            if self._blocks.has(i * width + j, k)
+            if blocks.has(i * width + j, k)
         )
         title = f"{self._title}, {outputs}{size} by {size}"
-        count = len(self._blocks.pairs)
+        count = len(blocks.pairs)
         head = ("of", "by", "then by")[skipped:]
-        return title + block_table(head, rows, count, self._blocks)
+        return title + block_table(head, rows, count, blocks)
 
 
 class PairedRow(eqx.Module):

@@ -147,19 +147,18 @@ class FirstDerivative(Derivative[R_co]):
         return self._outputs.unflatten([row[0] if is_index(argnums) else row for row in rows])
 
     def __repr__(self) -> str:
+        blocks = self._blocks
         rows = (
             (
                 *(show(target.path) or "output", show(source.path)),
-                *describe_block(
-                    self._blocks.shown(i, j), target, source, shared=self._blocks.shared(i, j)
-                ),
+                *describe_block(blocks.shown(i, j), target, source, shared=blocks.shared(i, j)),
             )
             for i, target in enumerate(self._outputs.specs)
             for j, source in enumerate(self._domain.specs)
         )
         title = f"{self._title}, {self._outputs.size} by {self._domain.size}"
         count = len(self._outputs.specs) * len(self._domain.specs)
-        return title + block_table(("of", "with respect to"), rows, count, self._blocks)
+        return title + block_table(("of", "with respect to"), rows, count, blocks)
 
 
 class Jacobian(FirstDerivative[R_co]):

@@ -113,10 +113,11 @@ class Stored(Composable):
         return self._blocks.multiply(cotangents, self._domain.specs, transpose=True)
 
     def _refuse_batched(self) -> None:
-        if self._blocks.is_partial:
+        blocks = self._blocks
+        if blocks.is_partial:
             pairs = [
                 (show(self._codomain.specs[i].path) or "output", show(self._domain.specs[j].path))
-                for i, j in self._blocks.pairs
+                for i, j in blocks.pairs
             ]
             raise NotDifferentiatedError(
                 f"{self._name}: only some of the blocks were computed, and this needs all of them. "
@@ -139,11 +140,12 @@ class Stored(Composable):
         `H.shared_axes["x", "y"]`. Where there are several outputs, the output's path comes first.
         Dense blocks share none.
         """
+        blocks = self._blocks
         return MappingProxyType({
-            name[0] if len(name) == 1 else name: self._blocks.shared(i, j)
+            name[0] if len(name) == 1 else name: blocks.shared(i, j)
             for i, row in enumerate(self._row_names)
             for j, source in enumerate(self._domain.specs)
-            if self._blocks.has(i, j)
+            if blocks.has(i, j)
             for name in [(*row, show(source.path))]
         })
 

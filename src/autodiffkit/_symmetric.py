@@ -126,12 +126,13 @@ class Symmetric(Paired):
             A record by argument, in the shapes of the arguments' leaves.
         """
         self._refuse_not_square("diagonal")
-        if not all(self._blocks.has(i, i) for i in range(len(self._domain.specs))):
+        blocks = self._blocks
+        if not all(blocks.has(i, i) for i in range(len(self._domain.specs))):
             self._refuse_batched()
         self._refuse_batched_blocks()
         leaves: list[Array] = []
         for i, spec in enumerate(self._domain.specs):
-            block = self._blocks.dense_block(i, i).reshape(spec.size, spec.size)
+            block = blocks.dense_block(i, i).reshape(spec.size, spec.size)
             leaves.append(jnp.diagonal(block).reshape(spec.shape))
         return self._domain.unflatten(leaves)
 
