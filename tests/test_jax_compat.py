@@ -51,6 +51,20 @@ def test_a_tracer_is_an_instance_of_the_public_class():
     assert compat.is_eager([jnp.ones(2)])
 
 
+def test_a_scan_tells_its_constants_from_what_it_carries():
+    def scanned(x, y):
+        def step(carry, row):
+            return (carry[0] + x[0], carry[1] * jnp.sum(row)), row * x
+
+        return jax.lax.scan(step, (y[0], 2.0), y)
+
+    equations = jax.make_jaxpr(scanned)(jnp.ones(3), jnp.ones(3)).eqns
+    (equation,) = [x for x in equations if x.primitive.name == "scan"]
+    constants, carried = compat.scan_counts(equation)
+    assert carried == 2
+    assert constants == len(equation.invars) - 3
+
+
 def test_a_structure_is_taken_apart_and_put_together():
     tree = {"a": (1, None), "b": [2, 3]}
     treedef = jtu.tree_structure(tree)

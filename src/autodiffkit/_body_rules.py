@@ -10,6 +10,7 @@ from typing import Any
 import jax.extend.core as jex
 
 from autodiffkit._algebra import refined
+from autodiffkit._jax_compat import scan_counts
 from autodiffkit._jaxprs import among, descendants
 from autodiffkit._rule_kinds import DENSE, Factor, Line, Lines, Reshape, Rule, RuleOf
 
@@ -198,14 +199,13 @@ def _linear_solve(equation: Any, moving: Sequence[int], rule_of: RuleOf) -> Rule
 
 
 def _scan(equation: Any, moving: Sequence[int], rule_of: RuleOf) -> Rule:
-    parameters = equation.params
-    body = parameters["jaxpr"].jaxpr
-    start = parameters["num_consts"]
-    stop = start + parameters["num_carry"]
+    body = equation.params["jaxpr"].jaxpr
+    start, carried = scan_counts(equation)
+    stop = start + carried
     shifts = {k: int(k >= stop) for k in range(len(body.invars))}
     rule = _loop(body, moving, shifts, range(start, stop), rule_of)
     assert rule.results is not None
-    if any(r < stop - start for r in rule.results):
+    if any(r < carried for r in rule.results):
         return rule
     # Nothing is carried: each step is on its own.
     steps = Line(

@@ -57,7 +57,10 @@ def as_function(f: Callable[..., Any]) -> Function:
     if isinstance(f, eqx.Module):
         # Through the class, so that a copy of the module with other leaves can be called.
         module: Any = f
-        return _unambiguous(Function(name_of(f), type(module).__call__, ("self", module), module))
+        call = type(module).__call__
+        # Python asks an instance for the parameters of a descriptor, which has lost them.
+        source = functools.partial(call, module) if hasattr(call, "__wrapped__") else module
+        return _unambiguous(Function(name_of(f), call, ("self", module), source))
     return Function(name_of(f), f, None, f)
 
 

@@ -78,6 +78,16 @@ def rule_key(value: Any) -> tuple[Any, ...] | None:
     return "rule", value.f, trees
 
 
+def scan_counts(equation: Any) -> tuple[int, int]:
+    """How many constants a `scan` equation has, and how many arrays it carries."""
+    parameters = equation.params
+    if "num_consts" in parameters:
+        return parameters["num_consts"], parameters["num_carry"]
+    # Since JAX 0.11 the operands are a tree of three parts.
+    constants, carry, _ = parameters["ft_in"].update(equation.invars).unpack()
+    return len([*constants]), len([*carry])
+
+
 def is_reference(variable: Any) -> bool:
     """Whether a variable of a jaxpr is a mutable array, made by `jax.new_ref`."""
     return type(variable.aval).__name__ == "AbstractRef"

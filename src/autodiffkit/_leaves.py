@@ -149,12 +149,22 @@ def leaf_spec(path: Path, leaf: Any) -> LeafSpec:
     """The specification of an array, a Python number or a `jax.ShapeDtypeStruct`."""
     if isinstance(leaf, _SCALARS) or not hasattr(leaf, "dtype"):
         leaf = jnp.asarray(leaf)
-    dtype = leaf.dtype
-    if not jnp.issubdtype(dtype, jax.dtypes.extended):
-        # NumPy's float64 becomes float32 unless x64 is enabled.
-        dtype = jax.dtypes.canonicalize_dtype(dtype)
     weak_type = bool(getattr(leaf, "weak_type", False))
-    return LeafSpec(path, tuple(leaf.shape), dtype, weak_type)
+    return LeafSpec(path, tuple(leaf.shape), _dtype_in_jax(leaf.dtype), weak_type)
+
+
+def canonical(leaf: Any) -> Any:
+    """A `jax.ShapeDtypeStruct` in the dtype that JAX gives it; anything else as it is."""
+    if not isinstance(leaf, jax.ShapeDtypeStruct):
+        return leaf
+    return leaf.update(dtype=_dtype_in_jax(leaf.dtype))
+
+
+def _dtype_in_jax(dtype: Any) -> Any:
+    """NumPy's float64 is float32 unless x64 is enabled."""
+    if jnp.issubdtype(dtype, jax.dtypes.extended):
+        return dtype
+    return jax.dtypes.canonicalize_dtype(dtype)
 
 
 def slices(arrays: Sequence[Any], complex_directions: int = 1) -> list[slice]:

@@ -39,6 +39,7 @@ from autodiffkit._function import BoundMethod, Function, Opaque, as_function, na
 from autodiffkit._function_hints import FunctionHints, hints_of
 from autodiffkit._hessian import Hessian
 from autodiffkit._jax_compat import is_eager
+from autodiffkit._leaves import canonical
 from autodiffkit._limits import check_limits
 from autodiffkit._linear_map import LinearMap
 from autodiffkit._linearized import Linearized
@@ -228,8 +229,10 @@ class Transform(eqx.Module, Generic[P, R]):
         def trace(selected: list[Array], structs: list[Array]) -> None:
             plans.append(self._plan(flat.with_structs(structs), selected))
 
+        # JAX warns of structures in dtypes that it does not have.
+        given = [[canonical(x) for x in leaves] for leaves in (flat.selected, flat.structs)]
         try:
-            jax.eval_shape(trace, flat.selected, flat.structs)
+            jax.eval_shape(trace, *given)
         except NO_VALUES as error:
             if flat.structs or any(isinstance(x, jax.ShapeDtypeStruct) for x in flat.selected):
                 raise SignatureError(
