@@ -4,7 +4,7 @@ import abc
 import dataclasses
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -27,18 +27,32 @@ from autodiffkit._vectors import refuse_batched
 S = TypeVar("S", bound="Stored")  # `typing.Self` is refused outside decorated classes
 
 
+class _Structure(NamedTuple):
+    """What is known of a result beside its arrays.
+
+    Args:
+        packing: The structure of the parts that the arrays are of.
+        inputs: The arguments.
+        outputs: What the function returns.
+        function: Its name.
+    """
+
+    packing: Any
+    inputs: Inputs
+    outputs: Tree
+    function: str
+
+
 class Stored(Composable):
     """Blocks that are reached by the names of arguments.
 
-    The arrays of all parts lie in one tuple: that makes one node for JAX to take apart and to
-    put together, which is most of what a compiled call of a small function costs.
+    The arrays of all parts lie in one tuple, and what is static in another: that makes one node
+    of few fields for JAX to take apart and to put together, which is most of what a compiled call
+    of a small function costs.
     """
 
     _arrays: tuple[Any, ...]
-    _packing: Any = eqx.field(static=True)  # the structure of the parts that the arrays are of
-    _inputs: Inputs = eqx.field(static=True)
-    _outputs: Tree = eqx.field(static=True)
-    _function: str = eqx.field(static=True)
+    _static: _Structure = eqx.field(static=True)
 
     _verb: ClassVar[str] = ""
 
@@ -53,17 +67,30 @@ class Stored(Composable):
     ) -> S:
         """Makes one of its parts: the blocks first, then what the class keeps besides."""
         arrays, packing = jtu.tree_flatten(parts)
-        return cls(tuple(arrays), packing, inputs, outputs, function, **more)
+        return cls(tuple(arrays), _Structure(packing, inputs, outputs, function), **more)
 
     def _with(self: S, blocks: BlockTable) -> S:
         """The same with other blocks."""
         arrays, packing = jtu.tree_flatten((blocks, *self._parts[1:]))
-        return dataclasses.replace(self, _arrays=tuple(arrays), _packing=packing)
+        static = self._static._replace(packing=packing)
+        return dataclasses.replace(self, _arrays=tuple(arrays), _static=static)
 
     @property
     def _parts(self) -> tuple[Any, ...]:
         """What the arrays are of."""
-        return jtu.tree_unflatten(self._packing, self._arrays)
+        return jtu.tree_unflatten(self._static.packing, self._arrays)
+
+    @property
+    def _inputs(self) -> Inputs:
+        return self._static.inputs
+
+    @property
+    def _outputs(self) -> Tree:
+        return self._static.outputs
+
+    @property
+    def _function(self) -> str:
+        return self._static.function
 
     @property
     def _blocks(self) -> BlockTable:
@@ -73,7 +100,7 @@ class Stored(Composable):
     def __getattr__(self, name: str) -> Any:
         # Only reached when the usual lookup fails. An instance that is being unflattened or
         # copied has no fields yet, and dunders are asked for by all kinds of protocols.
-        if is_dunder(name) or "_inputs" not in self.__dict__:
+        if is_dunder(name) or "_static" not in self.__dict__:
             raise AttributeError(name)
         ask_again(self, name)
         return self._wrt_argument(name)
