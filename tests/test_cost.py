@@ -8,7 +8,7 @@ import pytest
 from jax import lax
 
 import autodiffkit as adk
-from autodiffkit._cost import Cost, Work, total
+from autodiffkit._cost import Cost, Work, launch, total
 from autodiffkit._network import Network
 from autodiffkit._program import as_linear
 from functions import array
@@ -120,6 +120,19 @@ def test_a_scan_costs_its_body_so_many_times():
     found = costs(lambda x: lax.scan(lambda c, _: (W @ c, None), x, length=7)[0], struct(5))
     for cost, body in zip(found, IN_A_BODY, strict=True):
         assert cost._replace(kernels=1) == body.times(7)._replace(kernels=1)
+
+
+def test_loops_start_kernels_on_accelerators(monkeypatch):
+    """What is pushed goes along with the values; what is pulled takes two loops."""
+
+    def scanned(x):
+        return lax.scan(lambda c, _: (W @ c, None), x, length=7)[0]
+
+    cpu = [cost.kernels for cost in costs(scanned, struct(5))], launch()
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    gpu = [cost.kernels for cost in costs(scanned, struct(5))], launch()
+    assert (cpu[0], gpu[0]) == ([0, 0], [7, 14])
+    assert gpu[1] > 100 * cpu[1]
 
 
 def test_what_a_scan_computes_without_tangents_it_computes_once_for_all():

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Collection, Iterable
 from typing import Literal
 
-from autodiffkit._cost import LAUNCH
+from autodiffkit._cost import launch
 from autodiffkit._estimate import Maps, estimate, mirrored
 from autodiffkit._network import Cut, Network
 from autodiffkit._schedule import Candidate, Chain, Choice, Link, Split
@@ -100,7 +100,7 @@ def _is_better(network: Network, candidate: Candidate, chosen: Candidate, kernel
 
     Directions are those that are left where axes stay apart; for plain modes then all of them.
     """
-    ours, theirs = (LAUNCH + c.work.time(kernels) for c in (candidate, chosen))
+    ours, theirs = (launch() + c.work.time(kernels) for c in (candidate, chosen))
     mixed = [c.sweeps.mode == "mixed" for c in (candidate, chosen)]
     tie = _TIE if mixed[0] == mixed[1] else _WORTH
     if ours * tie < theirs or theirs * tie < ours:
@@ -113,6 +113,8 @@ def _is_better(network: Network, candidate: Candidate, chosen: Candidate, kernel
     for few, many in counts:
         if few * clearly < many or many * clearly < few:
             return few < many
+    if not any(mixed) and abs(candidate.work.kernels - chosen.work.kernels) > _KERNELS:
+        return candidate.work.kernels < chosen.work.kernels  # which is compiled faster
     # Of equals the simpler one is taken.
     return all(mixed) and ours < theirs
 

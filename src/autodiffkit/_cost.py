@@ -4,9 +4,11 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import jax.extend.core as jex
 from jax.extend.core import primitives
 
+from autodiffkit._jax_compat import scan_counts
 from autodiffkit._jaxprs import among, has_program
 
 # How often a `while_loop` is taken to run, which its program does not say.
@@ -16,8 +18,19 @@ _TRIPS = 16
 # processors with few cores and on accelerators (30 TFLOP/s beside 3 TB/s give a tenth).
 _OPERATIONS_PER_BYTE = 5.0
 
-# What it costs to start a kernel, in operations: a few microseconds.
-LAUNCH = 1e5
+# What it costs to start a kernel, in operations: a few microseconds, in which a processor with
+# few cores does far less than an accelerator.
+_LAUNCH = 6e4
+_LAUNCH_OF_ACCELERATORS = 3e7
+
+
+def launch() -> float:
+    """What it costs to start a kernel where JAX computes by default."""
+    return _LAUNCH if _is_cpu() else _LAUNCH_OF_ACCELERATORS
+
+
+def _is_cpu() -> bool:
+    return jax.default_backend() == "cpu"
 
 
 class Cost(NamedTuple):
@@ -65,10 +78,14 @@ class Work(NamedTuple):
         """Both, one after the other."""
         return Work(*(a + b for a, b in zip(self, other, strict=True)))
 
+    def minus(self, other: "Work") -> "Work":
+        """What is left of it without a part."""
+        return Work(*(a - b for a, b in zip(self, other, strict=True)))
+
     def time(self, kernels: float = math.inf) -> float:
         """What it takes, in the time of one operation, if so many kernels cost nothing."""
         launches = max(0.0, self.kernels - kernels)
-        return self.flops + _OPERATIONS_PER_BYTE * self.moved + LAUNCH * launches
+        return self.flops + _OPERATIONS_PER_BYTE * self.moved + launch() * launches
 
 
 def total(costs: Iterable[Cost]) -> Cost:
@@ -174,8 +191,8 @@ def _leading_batch(equation: Any, linear: Sequence[bool], mode: str) -> Cost:
 
 def _scan(equation: Any, linear: Sequence[bool], mode: str) -> Cost:
     parameters = equation.params
-    start = parameters["num_consts"]
-    carry = slice(start, start + parameters["num_carry"])
+    start, carried = scan_counts(equation)
+    carry = slice(start, start + carried)
     return _loop(parameters["jaxpr"].jaxpr, linear, mode, carry).times(parameters["length"])
 
 
@@ -193,7 +210,18 @@ def _loop(body: Any, linear: Sequence[bool], mode: str, carry: slice) -> Cost:
         before = flags[carry]
         flags[carry] = [a or b for a, b in zip(before, results, strict=False)]
         if flags[carry] == before:
-            return cost._replace(kernels=0.0)  # a loop starts its kernels in either direction
+            return cost._replace(kernels=_kernels_of_step(cost, mode))
+
+
+def _kernels_of_step(cost: Cost, mode: str) -> float:
+    """The kernels of a step of a loop: on an accelerator, all that some loops take.
+
+    What is pushed goes along in the loop of the values. What is pulled takes a loop that stores
+    residuals, and one back. A CPU starts none for the small arrays of loops.
+    """
+    if _is_cpu():
+        return 0.0
+    return max(cost.kernels, 1.0) * (1 if mode == "fwd" else 2)
 
 
 def _cond(equation: Any, linear: Sequence[bool], mode: str) -> Cost:
