@@ -10,12 +10,15 @@ import autodiffkit as adk
 import bodies  # noqa: F401
 import slices  # noqa: F401
 from autodiffkit._choice import plain
+from autodiffkit._cost import Work
+from autodiffkit._counts import Computed, Counts
 from autodiffkit._equations import EquationArrays
-from autodiffkit._estimate import estimate, sketch
-from autodiffkit._maps import ONE
+from autodiffkit._estimate import estimate
+from autodiffkit._maps import ONE, Label, Part
 from autodiffkit._network import Network
 from autodiffkit._program import Linear, as_linear
 from autodiffkit._schedule import Split
+from autodiffkit._sketch import Tails, sketch
 from autodiffkit._structured import Sweeper
 from equations import CASES, numbers
 from named_axes import axes_written, canonical
@@ -204,7 +207,131 @@ def test_the_sketch_of_a_function_is_what_is_swept(name):
         check(linear_of(FUNCTIONS[name][0], [jnp.asarray(X)]))
 
 
+# What meets what was followed before ------------------------------------------------------
+
+
+def added_up(*leaves):
+    """Layers that end up in one sum, and a layer over it."""
+    total = jnp.tanh(leaves[0])
+    for i, leaf in enumerate(leaves[1:]):
+        total += jnp.sin(leaf * (i + 1))
+    return total @ SYSTEM
+
+
+def residuals(common, *own):
+    """Outputs that share all that comes before them, but for a part that is their own."""
+    shared = jnp.tanh(jnp.tanh(common @ SYSTEM) @ SYSTEM)
+    return [shared * (i + 2) + x**2 for i, x in enumerate(own)]
+
+
+def through_its_own_leaf(x, y):
+    """Leaves that outputs reach directly, and once more through what they share."""
+    shared = jnp.tanh(x * y @ SYSTEM)
+    return x * jnp.sum(shared), y + shared, shared @ SYSTEM.T
+
+
+MEETING = {
+    "a sum": (added_up, 12),
+    "one part of several": (residuals, 9),
+    "its own leaf": (through_its_own_leaf, 2),
+}
+
+
+def meeting(name):
+    if name in SMALL:
+        return Network(linear_of(*SMALL[name]()).program, 2)
+    function, count = MEETING[name]
+    leaves = [jnp.asarray(numbers(4, 3)) + i for i in range(count)]
+    return Network(linear_of(function, leaves).program, 2)
+
+
+@pytest.mark.parametrize("forward", [True, False])
+@pytest.mark.parametrize("name", [*MEETING, *SMALL])
+def test_a_sketch_is_the_same_when_part_of_it_is_known(name, forward):
+    network, tails = meeting(name), Tails()
+    steps = frozenset(range(len(network.steps)))
+    for v in network.ends[0 if forward else 1]:
+        alone = sketch(network, v, steps, forward=forward)
+        known = sketch(network, v, steps, forward=forward, tails=tails)
+        assert known.work == pytest.approx(alone.work, rel=1e-12)
+        assert (known.directions, known.steps) == (alone.directions, alone.steps)
+        assert sorted(known.losses) == sorted(alone.losses)
+        assert {v: axes_written(x) for v, x in known.maps.items()} == {
+            v: axes_written(x) for v, x in alone.maps.items()
+        }
+
+
+@pytest.mark.parametrize(("name", "forward"), [("a sum", True), ("one part of several", False)])
+def test_what_leaves_share_is_followed_once(name, forward):
+    network, tails = meeting(name), Tails()
+    ends = network.ends[0 if forward else 1]
+    steps = frozenset(range(len(network.steps)))
+    taken = 0
+    for v in reversed(ends):
+        taken += len(sketch(network, v, steps, forward=forward, tails=tails).steps)
+    assert tails.followed <= len(steps) + 2 * len(ends)
+    assert taken > 1.8 * tails.followed
+
+
+@pytest.mark.parametrize("count", [10, 40, 160])
+def test_a_plan_follows_steps_in_proportion_to_the_program(count, monkeypatch):
+    followed = []
+    original = Sweeper._through
+
+    def counted(self, step, *args, **options):
+        followed.append(step.number)
+        return original(self, step, *args, **options)
+
+    monkeypatch.setattr(Sweeper, "_through", counted)
+    leaves = [jnp.asarray(numbers(4, 3)) + i for i in range(count)]
+    network = Network(linear_of(added_up, leaves).program, 2)
+    for mode in ("fwd", "rev"):
+        estimate(network, plain(network, mode), 0, maps="worthwhile")
+    assert len(followed) <= 3 * len(network.steps)
+
+
+def test_what_several_factors_read_is_read_once():
+    """However often: no more is taken off than was counted."""
+    counts = Counts()
+    label = Label(10)
+    x, y = Part(Computed(), (label,)), Part(Computed(), (label,))
+    product = counts.times(x, y, (label,), "float32")
+    for _ in range(3):
+        product = counts.plus(
+            product, counts.times(product, x, (label,), "float32"), (label,), "float32"
+        )
+    counts.write(product, "float32")
+    assert counts.work == Work(flops=70.0, moved=3 * 40.0)
+
+
 # What is chosen -------------------------------------------------------------------------
+
+
+def test_of_equals_the_one_of_fewer_kernels_is_taken():
+    """Forty leaves are put together forward, and cut apart in reverse, which compiles faster."""
+    mixing = numbers(200, 200)
+
+    def mixed(leaves):
+        return jnp.split(jnp.tanh(mixing @ jnp.concatenate(leaves)), 40)
+
+    plan = adk.jacobian(mixed).plan([jnp.ones(5)] * 40)
+    assert plan.mode == "rev"
+    assert plan.reverse_sweeps == 200
+
+
+def test_code_by_scalars_is_swept_in_one_batch():
+    """Two sweeps of their own would be twice the program, and no faster."""
+
+    def chain(x, y):
+        for i in range(60):
+            x = x * jnp.sin(y[i % 4]) + y
+        return x
+
+    x = jnp.ones(4)
+    network = Network(linear_of(chain, [x, 2 * x]).program, 2)
+    found = estimate(network, plain(network, "fwd"), 0, maps="worthwhile")
+    assert found.sweeps.maps == set()
+    assert len(network.steps) > 200
 
 
 def test_maps_are_swept_where_it_is_worth_it():

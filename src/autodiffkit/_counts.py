@@ -1,13 +1,13 @@
 """Data of maps that are only counted: what they take, and not what they are."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from autodiffkit._arithmetic import Factored
 from autodiffkit._cost import Work
-from autodiffkit._maps import Axis, Label, Part, product
+from autodiffkit._maps import Axis, Label, Map, Part, product
 
 
 class _Fused:
@@ -25,11 +25,42 @@ class Computed:
     """What stands for an array that has been computed and written."""
 
 
+def structure_of(given: Map) -> tuple[Hashable, ...]:
+    """What is counted of a map: of two with the same structure, the same."""
+    labels: dict[Label, int] = {}
+    arrays: dict[int, int] = {}
+
+    def axis(axes: Iterable[Label]) -> tuple[tuple[int, int], ...]:
+        return tuple((labels.setdefault(x, len(labels)), x.size) for x in axes)
+
+    def part(given: Part) -> tuple[Hashable, ...]:
+        array = given.array
+        kind = type(array).__qualname__
+        reads = array.reads.values() if isinstance(array, _Fused) else ()
+        number = arrays.setdefault(id(array), len(arrays))
+        return kind, number, axis(given.axes), tuple(map(part, reads))
+
+    sides = tuple(tuple(map(axis, side)) for side in (given.outs, given.ins))
+    return *sides, tuple(map(part, given.data.parts)), given.dtype
+
+
 def written_entries(part: Part) -> int:
     """How many entries of a part have been written; of what is fused, those that it reads."""
     if isinstance(part.array, _Fused):
         return sum(map(written_entries, part.array.reads.values()))
     return 0 if type(part.array) is object else product(part.axes)
+
+
+def _reads(*parts: Part) -> dict[int, Part]:
+    """The arrays that are read for these, each once."""
+    reads: dict[int, Part] = {}
+    for part in parts:
+        reads |= part.array.reads if isinstance(part.array, _Fused) else {id(part.array): part}
+    return reads
+
+
+def _axes(reads: Mapping[int, Part]) -> list[Axis]:
+    return [part.axes for part in reads.values()]
 
 
 class Counts(Factored):
@@ -83,8 +114,7 @@ class Counts(Factored):
         if not labels:
             return part
         axes = tuple(x for x in part.axes if x not in labels)
-        read = () if isinstance(part.array, _Fused) else (part.axes,)
-        self.count(product(part.axes), axes, *read, dtype=np.float32)
+        self.count(product(part.axes), axes, *_axes(_reads(part)), dtype=np.float32)
         return Part(Computed(), axes)
 
     def reshaped(self, part: Part, axes: Axis) -> Part:
@@ -102,24 +132,14 @@ class Counts(Factored):
         return self.fused(axes, part, dtype=dtype)
 
     def fused(self, axes: Axis, *parts: Part, dtype: Any) -> Part:
-        """Counts what is done entry by entry; what several of its parts read is read once."""
-        reads: dict[int, Part] = {}
-        twice: list[Axis] = []
-        for part in parts:
-            if isinstance(part.array, _Fused):
-                twice += [x.axes for key, x in part.array.reads.items() if key in reads]
-                reads |= part.array.reads
-            elif id(part.array) not in reads:
-                reads[id(part.array)] = part
-                self.count(0, part.axes, dtype=dtype)
+        """Counts what is done entry by entry; what it reads is counted where it is written."""
         self.count(product(axes), dtype=dtype)
-        self.count(0, *twice, dtype=dtype, times=-1)
-        return Part(_Fused(reads), axes)
+        return Part(_Fused(_reads(*parts)), axes)
 
     def write(self, part: Part, dtype: Any) -> None:
-        """Counts the writing of an array, unless that has been done."""
+        """Counts the writing of an array, with what it reads, unless that has been done."""
         if isinstance(part.array, _Fused):
-            self.count(0, part.axes, dtype=dtype)
+            self.count(0, part.axes, *_axes(_reads(part)), dtype=dtype)
 
     def result(self, part: Part, dtype: Any) -> None:
         """Counts what it takes that an array is a result: a constant is copied."""
@@ -127,9 +147,7 @@ class Counts(Factored):
             self.count(0, part.axes, part.axes, dtype=dtype)
         self.write(part, dtype)
 
-    def count(
-        self, flops: int, *arrays: Axis, dtype: Any, kernels: int = 0, times: int = 1
-    ) -> None:
+    def count(self, flops: int, *arrays: Axis, dtype: Any, kernels: int = 0) -> None:
         """Adds operations, and arrays that are read or written."""
-        moved = times * sum(map(product, arrays)) * np.dtype(dtype).itemsize
+        moved = sum(map(product, arrays)) * np.dtype(dtype).itemsize
         self.work = self.work.plus(Work(float(flops), float(moved), float(kernels)))

@@ -21,7 +21,6 @@ from autodiffkit._cost import Work, total
 from autodiffkit._counts import written_entries
 from autodiffkit._equations import EquationArrays
 from autodiffkit._errors import ModeError, listed
-from autodiffkit._estimate import sketch
 from autodiffkit._fusion import fused_costs
 from autodiffkit._jaxprs import describe
 from autodiffkit._leaves import Ends, derivative_dtype, is_complex, promote
@@ -30,6 +29,7 @@ from autodiffkit._network import Network
 from autodiffkit._operator_plan import Way, directions
 from autodiffkit._program import Linear, reason
 from autodiffkit._schedule import Sketch
+from autodiffkit._sketch import sketch
 from autodiffkit._structured import Sweeper
 
 # Bytes of an array that a few directions lead to, or that a map is, at most.

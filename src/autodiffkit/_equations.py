@@ -168,8 +168,7 @@ class EquationCounts(Counts):
 
     def __init__(self, network: Network) -> None:
         super().__init__()
-        equations = network.program.jaxpr.eqns
-        self._steps = {id(equations[step.equation]): step for step in network.steps}
+        self._network = network
 
     def constant(self, equation: Any, factor: Factor) -> Data:
         """As in `Equations`."""
@@ -196,7 +195,7 @@ class EquationCounts(Counts):
         forward: bool,
     ) -> list[Any]:
         """As in `Equations`."""
-        step = self._steps[id(equation)]
+        step = self._network.step_of[id(equation)]
         cost = step.push if forward else step.pull
         for data, axes in arrays.values():
             self.write(self.whole(data.parts, (*directions, *axes), np.float32), np.float32)

@@ -2,17 +2,17 @@
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 from autodiffkit._algebra import compose
-from autodiffkit._cost import Work, total
+from autodiffkit._cost import Work
 from autodiffkit._equations import EquationCounts
-from autodiffkit._fusion import fused_costs
-from autodiffkit._maps import ONE, Data, Map, Part, axes_of, flat
-from autodiffkit._network import Network, Step
-from autodiffkit._schedule import Candidate, Chain, Sketch, Split, kept_axes
-from autodiffkit._structured import Sweeper
+from autodiffkit._fusion import sweep_work
+from autodiffkit._network import Network
+from autodiffkit._schedule import Candidate, Chain, Sketch, Split
+from autodiffkit._sketch import Tails, sketch
 
 # Which variables are swept as maps with named axes: those that are worth it, or all.
 Maps = Literal["none", "worthwhile", "all"]
@@ -23,6 +23,10 @@ _SAVES = 1.1
 # A map without axes that stay apart is a batch, which compilers fuse; if that is estimated at so
 # many times less, its estimate counts.
 _FUSES = 2.0
+
+# What an equation of a sweep of its own costs, in operations, where they are more than `_STEPS`
+# altogether: code that is written scalar by scalar is compiled again for each, and runs no faster.
+_EQUATION = 1e3
 
 # Sweeps of their own are up to so many steps altogether, or so many times those of the program.
 _STEPS = 200
@@ -47,17 +51,18 @@ def estimate(
         return _chain(network, sweeps, kept)
     if maps == "none":
         return _summed(network, sweeps, kept, {}, {})
-    every = _sketches(network, sweeps)
     if maps == "all":
-        return _with_maps(network, sweeps, kept, *every)
+        return _with_maps(network, sweeps, kept, *_sketches(network, sweeps))
+    every = _sketches(network, sweeps, _limit(network))
     few = _worthwhile(network, sweeps, *every)
     found = _with_maps(network, sweeps, kept, *few)
-    steps = sum(len(x.steps) for x in itertools.chain(*(found.values() for found in every)))
-    if few == every or steps > _limit(network):
+    steps, least = (sum(_steps_of(*sketches).values()) for sketches in (every, few))
+    if few == every or steps > _limit(network) or not _is_whole(sweeps, *every):
         return found
     # Products at a cut may be smaller, too, if all of it is swept as maps.
     other = _with_maps(network, sweeps, kept, *every)
-    return other if other.work.time() * _SAVES < found.work.time() else found
+    more = _EQUATION * (steps - least) if steps > _STEPS else 0.0
+    return other if other.work.time() * _SAVES + more < found.work.time() else found
 
 
 def _with_maps(
@@ -83,8 +88,8 @@ def _summed(
     pushed, pulled = (
         network.directions(v for v in ends if v not in sweeps.maps) for ends in (starts, stops)
     )
-    work = _sweep(network, sweeps.forward, "fwd", pushed)
-    work = work.plus(_sweep(network, sweeps.reverse, "rev", pulled))
+    work = sweep_work(network, sweeps.forward, "fwd", pushed)
+    work = work.plus(sweep_work(network, sweeps.reverse, "rev", pulled))
     for mode, steps, sketches in (
         ("fwd", sweeps.forward, pushes),
         ("rev", sweeps.reverse, pulls),
@@ -108,7 +113,7 @@ def _own(network: Network, found: "Sketch", v: int, steps: Collection[int], mode
     """The work of a variable's own sweep; no axis of which stays apart, that of a batch at most."""
     if found.directions < network.capacities[v]:
         return found.work
-    batch = _sweep(network, found.steps.intersection(steps), mode, network.capacities[v])
+    batch = sweep_work(network, found.steps.intersection(steps), mode, network.capacities[v])
     return batch if batch.time() * _FUSES < found.work.time() else found.work
 
 
@@ -169,13 +174,44 @@ def _nothing(forward: bool) -> Sketch:
 _Sketches = dict[int, Sketch]
 
 
-def _sketches(network: Network, split: Split) -> tuple[_Sketches, _Sketches]:
-    """What is pushed and pulled, each as a map."""
-    starts, stops = (*split.pushed, *split.middle), (*split.middle, *split.pulled)
-    pushes = {v: sketch(network, v, split.forward) for v in starts}
+def _sketches(
+    network: Network, split: Split, limit: float = math.inf
+) -> tuple[_Sketches, _Sketches]:
+    """What is pushed and pulled, each as a map, as far as that takes up to a number of steps."""
+    starts, stops = _ends(split)
     apart = (*stops, *split.pushed)
-    pulls = {v: sketch(network, v, split.reverse, apart=apart, forward=False) for v in stops}
+    tails = Tails(), Tails()
+    pushes: _Sketches = {}
+    pulls: _Sketches = {}
+    # Those that meet others last are followed first, and the others no further than to them.
+    for v in sorted(starts, key=lambda v: -min(network.readers[v], default=0)):
+        if tails[0].followed < limit:
+            pushes[v] = sketch(network, v, split.forward, tails=tails[0])
+    for v in sorted(stops, key=lambda v: max(network.makers[v], default=0)):
+        if tails[1].followed < limit and (v in pushes or v not in split.middle):
+            pulls[v] = sketch(network, v, split.reverse, apart=apart, forward=False, tails=tails[1])
+    for v in split.middle:  # is swept in both directions as maps, or in neither
+        if v not in pulls:
+            pushes.pop(v, None)
     return pushes, pulls
+
+
+def _ends(split: Split) -> tuple[Sequence[int], Sequence[int]]:
+    """What is pushed, and what is pulled."""
+    return (*split.pushed, *split.middle), (*split.middle, *split.pulled)
+
+
+def _steps_of(pushes: _Sketches, pulls: _Sketches) -> dict[int, int]:
+    """How many steps the sweeps of each variable take."""
+    return {
+        v: sum(len(x[v].steps) for x in (pushes, pulls) if v in x)
+        for v in pushes.keys() | pulls.keys()
+    }
+
+
+def _is_whole(split: Split, pushes: _Sketches, pulls: _Sketches) -> bool:
+    starts, stops = _ends(split)
+    return all(v in pushes for v in starts) and all(v in pulls for v in stops)
 
 
 def _worthwhile(
@@ -183,7 +219,9 @@ def _worthwhile(
 ) -> tuple[_Sketches, _Sketches]:
     """The sketches of the variables that are better swept as maps."""
     savings: dict[int, float] = {}
-    for v in pushes.keys() | pulls.keys():
+    counts = _steps_of(pushes, pulls)
+    many = sum(count for v, count in counts.items() if network.sizes[v] > 1) > _STEPS
+    for v in counts:
         whole = own = Work()
         for sketches, steps, mode in (
             (pushes, split.forward, "fwd"),
@@ -192,127 +230,23 @@ def _worthwhile(
             if v in sketches:
                 own = own.plus(sketches[v].work)
                 reach = steps & sketches[v].steps
-                whole = whole.plus(_sweep(network, reach, mode, network.capacities[v]))
+                whole = whole.plus(sweep_work(network, reach, mode, network.capacities[v]))
+        more = _EQUATION * counts[v] if many else 0.0
         # A single entry has no axes, and goes well with others.
-        if network.sizes[v] > 1 and own.time() * _SAVES < whole.time():
+        if network.sizes[v] > 1 and own.time() * _SAVES + more < whole.time():
             savings[v] = own.time() / whole.time()
-    everything = pushes.keys() | pulls.keys()
+    everything = {*itertools.chain(*_ends(split))}
     # A batch of one variable is no simpler than its map; but pushed alone it keeps no residuals.
     if len(everything) == len(savings) + 1 and (savings or split.mode != "fwd"):
-        savings = dict.fromkeys(everything, 1.0) | savings
+        savings = dict.fromkeys(counts, 1.0) | savings
     left = _limit(network)
     chosen: set[int] = set()
     for v in sorted(savings, key=lambda v: (savings[v], v)):
-        count = sum(len(x[v].steps) for x in (pushes, pulls) if v in x)
-        if count <= left:
+        if counts[v] <= left:
             chosen.add(v)
-            left -= count
+            left -= counts[v]
     kept = [{v: x for v, x in found.items() if v in chosen} for found in (pushes, pulls)]
     return kept[0], kept[1]
-
-
-def sketch(
-    network: Network,
-    variable: int,
-    steps: Collection[int],
-    *,
-    apart: Collection[int] = (),
-    forward: bool = True,
-    written: bool = True,
-) -> Sketch:
-    """Follows the axes of a variable through steps.
-
-    Args:
-        network: The linear program.
-        variable: What is swept from.
-        steps: The steps to take.
-        apart: Variables that pulling does not pass.
-        forward: Whether to push.
-        written: Whether results are written as one array each, at the ends.
-
-    Returns:
-        What it takes, and what it leads to.
-    """
-    sweeper = _Sketcher(network, variable)
-    maps = (
-        sweeper.push(variable, ONE, steps) if forward else sweeper.pull(variable, ONE, steps, apart)
-    )
-    # A complex variable has two directions an entry, and a map each.
-    times = network.capacities[variable] // network.sizes[variable]
-    if written:
-        for v in {*itertools.chain(*network.ends)} & maps.keys() - {variable}:
-            sweeper.write(maps[v])
-    work = Work(*(times * x for x in sweeper.counts.work))
-    directions = times * max(sweeper.directions(x, forward=forward) for x in maps.values())
-    ends = {*itertools.chain(*network.ends), *apart}
-    maps = {v: sweeper.written(x, v, forward=forward) for v, x in maps.items() if v in ends}
-    return Sketch(work, directions, maps, tuple(sweeper.losses), frozenset(sweeper.steps), forward)
-
-
-class _Sketcher(Sweeper):
-    """A sweep that is only counted; maps of which nothing is known are all the same one."""
-
-    def __init__(self, network: Network, variable: int) -> None:
-        self.counts = EquationCounts(network)
-        super().__init__(self.counts, network)
-        self.losses: list[tuple[int, tuple[int, ...]]] = []
-        self.steps: list[int] = []
-        self._shape = network.variables[variable].aval.shape
-        self._size = network.sizes[variable]
-        self._dense = Map((), (), Data((Part(self, ()),)), None)
-
-    def directions(self, given: Map, *, forward: bool) -> int:
-        """How many of the variable's directions a map takes."""
-        if given is self._dense:
-            return self._size
-        return given.directions if forward else given.transposed.directions
-
-    def write(self, given: Map) -> None:
-        """Counts what it takes to multiply the factors of a result."""
-        if given is not self._dense:  # which has been written
-            whole = self.counts.whole(given.data.parts, given.data.axes, given.dtype)
-            self.counts.result(whole, given.dtype)
-
-    def written(self, given: Map, variable: int, *, forward: bool) -> Map:
-        """The map with axes, also where nothing is known of them."""
-        aval = self._network.variables[variable].aval
-        return self._with_axes(aval, forward=forward) if given is self._dense else given
-
-    def _with_axes(self, aval: Any, *, forward: bool) -> Map:
-        own, other = axes_of(aval.shape), axes_of(self._shape)
-        outs, ins = (own, other) if forward else (other, own)
-        return Map(outs, ins, Data((Part(self, (*flat(outs), *flat(ins))),)), aval.dtype)
-
-    def _sum(self, maps: Sequence[Map]) -> Map:
-        if any(given is self._dense for given in maps):
-            return self._dense
-        return super()._sum(maps)
-
-    def _through(
-        self, step: Step, maps: Mapping[int, Map], wanted: Sequence[int], *, forward: bool
-    ) -> dict[int, Map]:
-        self.steps.append(step.number)
-        if all(given is self._dense for given in maps.values()):
-            mode = "fwd" if forward else "rev"
-            work = _sweep(self._network, [step.number], mode, self._size)
-            self.counts.work = self.counts.work.plus(work)
-            return dict.fromkeys(wanted, self._dense)
-        ends = step.operands if forward else step.results
-        maps = {k: self.written(x, ends[k], forward=forward) for k, x in maps.items()}
-        found = super()._through(step, maps, wanted, forward=forward)
-        before = {i for given in maps.values() for i in kept_axes(given, forward=forward)}
-        after = before.intersection(*(kept_axes(x, forward=forward) for x in found.values()))
-        if before != after:
-            self.losses.append((step.number, tuple(sorted(before - after))))
-        ends = step.results if forward else step.operands
-        return {k: self._known(ends[k], given) for k, given in found.items()}
-
-    def _known(self, variable: int, given: Map) -> Map:
-        if not given.is_dense:
-            return given
-        if any(variable in ends for ends in self._network.ends):
-            self.write(given)
-        return self._dense
 
 
 # Batches ------------------------------------------------------------------------
@@ -326,7 +260,7 @@ def _chain(network: Network, chain: Chain, kept: int) -> Candidate:
         forward, reverse = (
             (forward + count, reverse) if link.mode == "fwd" else (forward, reverse + count)
         )
-        work = work.plus(_sweep(network, link.steps, link.mode, count))
+        work = work.plus(sweep_work(network, link.steps, link.mode, count))
     for link in chain.links[1:]:
         n, k, m = map(network.directions, (network.ends[0], link.inputs, link.outputs))
         work = work.plus(_product(n, k, m, itemsize=4))
@@ -354,11 +288,6 @@ def _products(
             for column in (pulls[v].maps[s] for s in columns if s in pulls[v].maps):
                 compose(counts, row, column, row.dtype, constant_first=False)
     return work.plus(counts.work)
-
-
-def _sweep(network: Network, steps: Collection[int], mode: str, count: int) -> Work:
-    costs = fused_costs(network, mode)
-    return total(costs[i] for i in steps).batch(count)
 
 
 def _product(columns: int, middle: int, rows: int, itemsize: int) -> Work:

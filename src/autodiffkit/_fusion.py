@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from autodiffkit._cost import Cost, nbytes
+from autodiffkit._cost import Cost, Work, nbytes, total
 from autodiffkit._network import Network, Step
 
 # What is done entry by entry, or only moves entries, is computed where it is read.
@@ -50,6 +50,12 @@ def fused_costs(network: Network, mode: str) -> list[Cost]:
     if mode not in known:
         known[mode] = _fused_costs(network, mode)
     return known[mode]
+
+
+def sweep_work(network: Network, steps: Iterable[int], mode: str, count: int) -> Work:
+    """What so many directions in one batch take through some steps."""
+    costs = fused_costs(network, mode)
+    return total(costs[i] for i in steps).batch(count)
 
 
 def _fused_costs(network: Network, mode: str) -> list[Cost]:

@@ -168,6 +168,30 @@ class Network:
                 found[variable] |= union
         return found
 
+    @functools.cached_property
+    def step_of(self) -> dict[int, Step]:
+        """The step of each equation of the program, by identity."""
+        equations = self.program.jaxpr.eqns
+        return {id(equations[step.equation]): step for step in self.steps}
+
+    @functools.cached_property
+    def readers(self) -> list[list[int]]:
+        """The steps that read each variable, in order."""
+        found: list[list[int]] = [[] for _ in self.variables]
+        for step in self.steps:
+            for v in step.inputs:
+                found[v].append(step.number)
+        return found
+
+    @functools.cached_property
+    def makers(self) -> list[list[int]]:
+        """The step that computes each variable; of a source, none."""
+        found: list[list[int]] = [[] for _ in self.variables]
+        for step in self.steps:
+            for v in step.outputs:
+                found[v].append(step.number)
+        return found
+
     def connected(self, target: int, source: int) -> bool:
         """Whether there is a path from a source leaf to a target leaf."""
         variable = self.targets[target]

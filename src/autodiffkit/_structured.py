@@ -1,6 +1,7 @@
 """Sweeps of maps with named axes through a linear program, with arrays or only counted."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import heapq
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from typing import Any, Protocol, runtime_checkable
 
 from autodiffkit._algebra import added, aligned, compose, regrouped, unshared
@@ -64,15 +65,22 @@ class Sweeper:
     def push(self, start: int, unit: Data, steps: Collection[int]) -> dict[int, Map]:
         """The maps from a variable to all that these steps compute from it."""
         found = {start: self._identity(start, unit)}
-        for i in sorted(steps):
+        waiting = _Waiting(self._network.readers, steps)
+        waiting.add(start)
+        for i in waiting:
             step = self._network.steps[i]
-            if not any(v in found for v in step.inputs):
-                continue
             maps = {k: found[v] for k, v in step.operands.items() if v in found}
             out = self._through(step, maps, list(step.results), forward=True)
             for r, result in out.items():
                 v = step.results[r]  # a variable may be pushed from and computed, too
                 found[v] = self._sum([found[v], result]) if v in found else result
+                waiting.add(v)
+            last = waiting.alone
+            if last in step.outputs and len(step.inputs) > 1:  # other maps lead to it, too
+                assert last is not None
+                rest = self._rest(last, found[last], found)
+                if rest is not None:
+                    return found | rest
         return found
 
     def pull(
@@ -97,21 +105,40 @@ class Sweeper:
                 found[v] = self._sum(pending[v])
             return found[v]
 
-        for i in sorted(steps, reverse=True):
+        waiting = _Waiting(self._network.makers, steps, last_first=True)
+        waiting.add(stop)
+        for i in waiting:
             step = self._network.steps[i]
-            if not any(v in pending for v in step.outputs):
-                continue
             maps = {r: total(v) for r, v in step.results.items() if v in pending}
             wanted = [k for k, v in step.operands.items() if v not in apart]
             if wanted:
                 back = self._through(step, maps, wanted, forward=False)
                 for k, result in back.items():
                     pending.setdefault(step.operands[k], []).append(result)
+                    waiting.add(step.operands[k])
+            v = waiting.alone
+            if v is not None and len(self._network.readers[v]) > 1:
+                rest = self._rest(v, total(v), pending)
+                if rest is not None:
+                    return {v: total(v) for v in pending} | rest
         return {v: total(v) for v in pending}
 
     def _identity(self, variable: int, unit: Data) -> Map:
         aval = self._network.variables[variable].aval
         return identity(aval.shape, aval.dtype, unit)
+
+    def _rest(self, variable: int, given: Map, before: Collection[int]) -> dict[int, Map] | None:
+        """What the only map that is left leads to, if that is known already.
+
+        Args:
+            variable: The one variable that the remaining steps depend on.
+            given: Its map.
+            before: The variables that maps are known of.
+
+        Returns:
+            The maps by variable; `None` if they have to be swept.
+        """
+        return None
 
     def _sum(self, maps: Sequence[Map]) -> Map:
         return added(self._arithmetic, maps)
@@ -126,6 +153,55 @@ class Sweeper:
     ) -> dict[int, Map]:
         equation = self._network.program.jaxpr.eqns[step.equation]
         return through(self._arithmetic, equation, maps, wanted, forward=forward)
+
+
+class _Waiting:
+    """Steps that are to be taken, in order, and the variables that they wait for.
+
+    Args:
+        steps_of: The steps from, or to, each variable.
+        steps: Those that may be taken.
+        last_first: Whether the order is that of pulling.
+    """
+
+    def __init__(
+        self,
+        steps_of: Sequence[Sequence[int]],
+        steps: Collection[int],
+        *,
+        last_first: bool = False,
+    ) -> None:
+        self._steps_of = steps_of
+        self._steps = steps if isinstance(steps, Set | range) else frozenset(steps)
+        self._sign = -1 if last_first else 1
+        self._queue: list[int] = []
+        self._variables: dict[int, list[int]] = {}
+
+    def add(self, variable: int) -> None:
+        """Lets the steps of a variable wait for it."""
+        for i in self._steps_of[variable]:
+            if i in self._variables:
+                self._variables[i].append(variable)
+            elif i in self._steps:
+                self._variables[i] = [variable]
+                heapq.heappush(self._queue, self._sign * i)
+
+    def __iter__(self) -> Iterator[int]:
+        while self._queue:
+            i = self._sign * heapq.heappop(self._queue)
+            del self._variables[i]
+            yield i
+
+    @property
+    def alone(self) -> int | None:
+        """The variable that all steps wait for, if there is just one."""
+        found: int | None = None
+        for variables in self._variables.values():
+            for v in variables:
+                if v != found and found is not None:
+                    return None
+                found = v
+        return found
 
 
 def through(
