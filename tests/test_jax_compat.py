@@ -10,6 +10,7 @@ import jax.extend
 import jax.numpy as jnp
 import jax.tree_util as jtu
 import pytest
+from jax.extend.source_info_util import summarize
 
 from autodiffkit import _jax_compat as compat
 
@@ -179,3 +180,24 @@ def test_mutable_arrays_are_told_from_others():
     read = [compat.is_reference(x) for equation in equations for x in equation.invars]
     assert any(read)
     assert not all(read)
+
+
+def test_an_equation_that_calls_a_rule_runs_by_itself_with_the_lines_of_the_rule():
+    @jax.custom_jvp
+    def f(x):
+        return jnp.sin(x)
+
+    @f.defjvp
+    def rule(primals, tangents):
+        return f(*primals), jnp.cos(primals[0]) * tangents[0]
+
+    (equation,) = jax.make_jaxpr(f)(1.0).eqns
+    run = functools.partial(compat.bind_equation, equation)
+    assert run(2.0) == [jnp.sin(2.0)]
+    traced = jax.make_jaxpr(lambda x, t: jax.jvp(run, (x,), (t,))[1])(1.0, 1.0)
+    lines = [str(summarize(e.source_info)) for e in traced.eqns]
+    assert any(line.endswith("rule)") for line in lines)
+    compare = jax.custom_vjp(jnp.sin)
+    compare.defvjp(lambda x: (jnp.sin(x), x), lambda x, g: (3.0 * g,))
+    (equation,) = jax.make_jaxpr(compare)(1.0).eqns
+    assert jax.vjp(functools.partial(compat.bind_equation, equation), 2.0)[1]([1.0]) == (3.0,)

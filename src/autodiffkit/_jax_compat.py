@@ -97,3 +97,13 @@ def is_unspecified(sharding: Any) -> bool:
     """Whether a `jit` equation leaves it open where an array lives, as it does by default."""
     # The marker for that is an object of a class that has no public name.
     return type(sharding).__name__ == "UnspecifiedValue"
+
+
+def bind_equation(equation: Any, *operands: Any) -> list[Any]:
+    """Runs an equation that calls a custom rule, as the user's call would.
+
+    Public ways to run a program give all that happens in an equation the line of source that the
+    equation has, what a rule does included.
+    """
+    primitive = equation.primitive
+    return list(primitive.bind(*operands, **primitive.get_bind_params(equation.params)))

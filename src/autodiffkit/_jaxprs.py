@@ -392,10 +392,20 @@ _NAMES = {"custom_lin": "custom_vjp", "while": "while_loop", "remat2": "checkpoi
 
 def describe(equation: Any) -> str:
     """An equation in the user's words: `while_loop at model.py:12:9 (loss)`."""
+    name, where = name_of_primitive(equation), place_of(equation)
+    return f"{name} at {where}" if where else name
+
+
+def name_of_primitive(equation: Any) -> str:
+    """What users call the primitive of an equation."""
     name = equation.primitive.name
+    return str(_NAMES.get(name, name))
+
+
+def place_of(equation: Any) -> str:
+    """Where an equation is in the user's source: `model.py:12:9 (loss)`, empty if unknown."""
     where = str(source_info.summarize(equation.source_info))
-    where = where.removeprefix(str(Path.cwd()) + "/")
-    return f"{_NAMES.get(name, name)} at {where}" if where else str(_NAMES.get(name, name))
+    return where.removeprefix(str(Path.cwd()) + "/")
 
 
 # Keys ---------------------------------------------------------------------------
