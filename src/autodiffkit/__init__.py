@@ -8,6 +8,7 @@ from autodiffkit._api import hessian as hessian
 from autodiffkit._api import hvp as hvp
 from autodiffkit._api import jacobian as jacobian
 from autodiffkit._api import linearize as linearize
+from autodiffkit._api_nonfinite import find_nonfinite as find_nonfinite
 from autodiffkit._api_operators import curl as curl
 from autodiffkit._api_operators import directional_derivative as directional_derivative
 from autodiffkit._api_operators import divergence as divergence
@@ -30,6 +31,8 @@ from autodiffkit._linear_algebra import SVD as SVD
 from autodiffkit._linear_algebra import Eigh as Eigh
 from autodiffkit._linear_algebra import Slogdet as Slogdet
 from autodiffkit._linear_map import LinearMap as LinearMap
+from autodiffkit._nonfinite_report import NonfiniteFinding as NonfiniteFinding
+from autodiffkit._nonfinite_report import NonfiniteReport as NonfiniteReport
 from autodiffkit._operator_plan import OperatorPlan as OperatorPlan
 from autodiffkit._operators import Curl as Curl
 from autodiffkit._operators import DirectionalDerivative as DirectionalDerivative

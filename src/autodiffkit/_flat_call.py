@@ -145,6 +145,11 @@ class FlatCall:
         return rows
 
     @property
+    def leaves(self) -> list[tuple[LeafSpec, Any]]:
+        """The leaves of the arguments as they came, held or not."""
+        return self._bound.leaves
+
+    @property
     def structs(self) -> list[Any]:
         """What has to be traced although it is not differentiated, in a call to `.plan`."""
         return self._bound.structs

@@ -54,6 +54,15 @@ class BoundCall:
         return {p.name: p.default for p in left_out if p.default is not p.empty}
 
     @property
+    def leaves(self) -> list[tuple[LeafSpec, Any]]:
+        """The leaves of all arguments that were looked into, held or not."""
+        return [
+            pair
+            for argument in self.inputs.arguments
+            for pair in zip(argument.tree.leaves, self._leaves.get(argument.name, ()), strict=True)
+        ]
+
+    @property
     def source(self) -> Callable[..., Any]:
         """What the user would call."""
         return self._function.source
