@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, overload
 
 import jax
 import jax.extend.core as jex
@@ -34,6 +34,7 @@ from autodiffkit._taylor import NO_VALUES
 from autodiffkit._transforms import Transform
 
 P = ParamSpec("P")
+Q = ParamSpec("Q")
 R = TypeVar("R")
 
 # The Jacobian is looked at up to this size.
@@ -47,6 +48,16 @@ class NonfiniteTransform(Transform[P, R]):
 
     _verb = "find_nonfinite"
     _has_blocks = False
+
+    if TYPE_CHECKING:
+
+        @overload
+        def __get__(self, instance: None, owner: Any = None) -> Self: ...
+        @overload
+        def __get__(
+            self: "NonfiniteTransform[Concatenate[Any, Q], R]", instance: object, owner: Any = None
+        ) -> "NonfiniteTransform[Q, R]": ...
+        def __get__(self, instance: Any, owner: Any = None) -> Any: ...
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> NonfiniteReport:
         # What is looked for would otherwise be raised where it is looked for.

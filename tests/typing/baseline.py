@@ -125,6 +125,11 @@ assert_type(
     adk.directional_derivative(energy, order=2)(x, direction=x), adk.DirectionalDerivative[Array]
 )
 
+# Reports --------------------------------------------------------------------------------
+
+assert_type(adk.find_nonfinite(energy, wrt="x")(x, scale=2.0), adk.NonfiniteReport)
+assert_type(adk.find_nonfinite(has_aux=True)(with_aux)(x).first, adk.NonfiniteFinding | None)
+
 # Methods --------------------------------------------------------------------------------
 
 
