@@ -187,6 +187,26 @@ def test_a_loop_that_runs_backwards_counts_its_iterations_as_its_items():
     assert report.first.loops[0].startswith("iteration 2 of 4")
 
 
+def test_a_batch_of_loops_runs_until_the_last_is_done():
+    def halve(x):
+        return lax.while_loop(lambda s: s[0] < 3, lambda s: (s[0] + 1, jnp.sqrt(s[1])), (x, x))[1]
+
+    report = adk.find_nonfinite(jax.vmap(halve))(jnp.array([-1.0, 1.0]))
+    assert report.first.primitive == "sqrt"
+    assert report.first.index == (0,)
+    assert report.first.loops[0].startswith("iteration 0 of 4 of while_loop")
+    # Of one that is done, nothing is made any more.
+    assert adk.find_nonfinite(jax.vmap(halve))(jnp.array([3.0, 1.0]))
+
+
+def test_what_has_no_derivative_passes_nothing_on():
+    def f(x):
+        return jnp.sum(jnp.sign(jnp.sqrt(x)) + lax.stop_gradient(jnp.sqrt(x)) + jnp.arccos(x))
+
+    report = adk.find_nonfinite(f)(jnp.array([1.0, 0.0]))
+    assert {x.primitive for x in report.findings} == {"acos"}
+
+
 @jax.custom_vjp
 def cube(x):
     return x**3

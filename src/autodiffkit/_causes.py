@@ -81,7 +81,7 @@ def case_of(origin: Origin) -> Case:
     is_whole = name in _DECOMPOSITIONS | _SOLVERS | _CONTRACTIONS
 
     def at(array: Any) -> Any:
-        if is_whole or array is None or not hasattr(array, "dtype"):
+        if is_whole or not isinstance(getattr(array, "dtype", None), np.dtype):  # nor a key
             return None
         if array.size == 1:
             return number(np.asarray(array).reshape(())[()])
@@ -326,7 +326,12 @@ _PRODUCTS = {
 
 # The first that applies counts.
 _CAUSES: list[tuple[set[str], Callable[[Case], bool], Cause]] = [
-    ({"convert_element_type", "reduce_precision"}, _overflows, remedies.CAST),
+    # The small floats have no infinity.
+    (
+        {"convert_element_type", "reduce_precision"},
+        _value(lambda c: not c.origin.reads_bad),
+        remedies.CAST,
+    ),
     (_EXPS, lambda c: bool(np.isinf(c.made)) or any(map(is_bad, c.origin.results)), remedies.EXP),
     ({"div"}, lambda c: _is_zero(c.x) and _is_zero(c.y), remedies.NOUGHT),
     ({"div"}, lambda c: _is_zero(c.y), remedies.DIVISION),

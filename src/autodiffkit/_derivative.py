@@ -27,7 +27,7 @@ from autodiffkit._memory import refuse_too_large
 from autodiffkit._paths import show
 from autodiffkit._plan import Plan, joined_plans, log
 from autodiffkit._planning import Sweepable
-from autodiffkit._program import FlatFunction, Linear, reason
+from autodiffkit._program import FlatFunction, Linear, linearize, reason
 from autodiffkit._schedule import Schedule
 from autodiffkit._selection import rectangles, select_blocks
 from autodiffkit._sweeps import (
@@ -121,6 +121,11 @@ def linear_map(flat: FlatCall, selected: Sequence[Any] | None = None) -> tuple[E
     outs, rest, linear = _linearized(flat, _prepared(flat, flat, selected, prepare))
     value, aux = flat.values(outs, rest)
     return Evaluated(value, aux, flat.inputs, flat.outputs, _NONE, _NONE), linear
+
+
+def linear_at(flat: FlatCall) -> tuple[list[Array], list[Any], Linear]:
+    """The outputs, the rest and the tangent map, of a call that runs with its values."""
+    return _prepared(flat, flat, flat.selected, linearize)
 
 
 def staged(flat: FlatCall, selected: Sequence[Any], order: int) -> FlatFunction:

@@ -37,7 +37,7 @@ def forward_origins(
     found = {i: t for i, t in zip(tape.inputs, tangents, strict=True) if t is not None}
     for step in tape.steps:
         moving = [k for k, i in enumerate(step.reads) if i in found]
-        if moving:
+        if moving and not step.is_flat:
             operands = [tape.values[i] for i in step.reads]
             pushed = _push(tape, step, operands, moving, [found[step.reads[k]] for k in moving])
             found.update({step.writes[k]: t for k, t in pushed.items()})
@@ -134,7 +134,8 @@ def reverse_origins(
         inputs: The inputs that are asked about.
         moving: All inputs that are differentiated.
     """
-    moved = {i for i in tape.dependents([tape.inputs[k] for k in moving]) if _floats(tape, i)}
+    starts = [tape.inputs[k] for k in moving]
+    moved = {i for i in tape.dependents(starts, differentiably=True) if _floats(tape, i)}
     total: dict[int, Any] = {}
 
     def collect(value: int, cotangent: Any) -> None:
@@ -148,7 +149,7 @@ def reverse_origins(
     for step in reversed(tape.steps):
         given = {k: total[i] for k, i in enumerate(step.writes) if i in total}
         places = [k for k, i in enumerate(step.reads) if i in moved]
-        if not given or not places:
+        if not given or not places or step.is_flat:
             continue
         operands = [tape.values[i] for i in step.reads]
         for k, x in _pull(step, operands, places, given).items():

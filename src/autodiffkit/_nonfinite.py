@@ -18,7 +18,7 @@ import jax
 import jax.extend.core as jex
 import jax.numpy as jnp
 
-from autodiffkit._derivative import first_derivative
+from autodiffkit._derivative import first_derivative, linear_at
 from autodiffkit._derivative_origins import forward_origins, reverse_origins
 from autodiffkit._errors import SignatureError
 from autodiffkit._findings import finding_of, of_input, of_running
@@ -28,7 +28,7 @@ from autodiffkit._nonfinite_report import NonfiniteFinding, NonfiniteReport, Pai
 from autodiffkit._origins import Origin, is_bad, value_origins
 from autodiffkit._paths import show
 from autodiffkit._plain_modes import Block, is_exact, pulled_blocks, pushed_blocks
-from autodiffkit._program import Staged, linearize, reason
+from autodiffkit._program import Staged, reason
 from autodiffkit._tape import record
 from autodiffkit._taylor import NO_VALUES
 from autodiffkit._transforms import Transform
@@ -121,7 +121,7 @@ class _Search:
     def _follow_linear_program(self, why: str) -> None:
         """Looks into the tangent map instead."""
         flat = self._flat
-        self._outputs, _, linear = linearize(flat, flat.selected)
+        self._outputs, _, linear = linear_at(flat)
         self._is_linear, self._function = True, linear
         self._primals = [jnp.zeros_like(x) for x in flat.selected]
         closed = jex.ClosedJaxpr(linear.program.jaxpr, ())
@@ -219,7 +219,12 @@ class _Search:
 
     def _follow(self, blocks: Sequence[Block], by: Callable[[Block], Iterable[Origin]]) -> None:
         for block in blocks[:_FOLLOWED]:
-            for origin in by(block):
+            try:
+                origins = by(block)
+            except Exception as error:  # a step alone may refuse what the whole does without
+                self._notes.append(f"A block could not be followed: {reason(error)}.")
+                continue
+            for origin in origins:
                 self._add(origin, [(block.output, block.source)])
         if len(blocks) > _FOLLOWED:
             self._notes.append(f"Only the first {_FOLLOWED} of {len(blocks)} blocks were followed.")

@@ -46,9 +46,18 @@ class Step:
     bounded: Run | None = None
 
     @property
+    def is_flat(self) -> bool:
+        """Whether JAX takes the derivative for zero, so that nothing is pushed or pulled."""
+        return self.equation is not None and self.equation.primitive.name in _FLAT
+
+    @property
     def run_both_ways(self) -> Run:
         """The same, where it has to be pulled through."""
         return self.bounded or self.run
+
+
+# Their tangents are symbols for zero, and not zeros that make NaN where they meet infinities.
+_FLAT = {"bitcast_convert_type", "ceil", "floor", "nextafter", "round", "sign", "stop_gradient"}
 
 
 class Tape:
@@ -100,11 +109,11 @@ class Tape:
                 values[i] = x
         return [values[i] for i in self.outputs]
 
-    def dependents(self, inputs: Sequence[int]) -> set[int]:
+    def dependents(self, inputs: Sequence[int], *, differentiably: bool = False) -> set[int]:
         """The numbers of these values and of all that are computed from them."""
         found = set(inputs)
         for step in self.steps:
-            if not found.isdisjoint(step.reads):
+            if not found.isdisjoint(step.reads) and not (differentiably and step.is_flat):
                 found.update(step.writes)
         return found
 
@@ -307,12 +316,27 @@ def _while(equation: Any, operands: Sequence[Any]) -> _Loop:
     p = equation.params
     condition, body = jex.jaxpr_as_fun(p["cond_jaxpr"]), jex.jaxpr_as_fun(p["body_jaxpr"])
     first, constants = p["cond_nconsts"], p["body_nconsts"]
-    asked, kept = operands[:first], operands[first : first + constants]
-    carry = operands[first + constants :]
-    count, *_ = lax.while_loop(
-        lambda state: condition(*asked, *state[1:])[0],
-        lambda state: (state[0] + 1, *body(*kept, *state[1:])),
-        (jnp.int32(0), *carry),
-    )
-    total = int(count)
-    return _Loop(equation, p["body_jaxpr"], constants, len(carry), total, 0, total, unread=first)
+    start = first + constants
+
+    def step(*reads: Any) -> list[Any]:
+        # Of a batch, those that are done stay as they are.
+        goes_on = condition(*reads[:first], *reads[start:])[0]
+        old, new = reads[start:], body(*reads[first:])
+        axes = [range(goes_on.ndim, x.ndim) for x in old]
+        return [
+            jnp.where(jnp.expand_dims(goes_on, tuple(axis)), b, a)
+            for axis, a, b in zip(axes, old, new, strict=True)
+        ]
+
+    def is_left(state: Any) -> Any:
+        return jnp.any(condition(*operands[:first], *state[1:])[0])
+
+    def advance(state: Any) -> Any:
+        return state[0] + 1, *step(*operands[:start], *state[1:])
+
+    total = int(lax.while_loop(is_left, advance, (jnp.int32(0), *operands[start:]))[0])
+    is_batched = p["cond_jaxpr"].jaxpr.outvars[0].aval.shape != ()
+    closed = jax.make_jaxpr(step)(*operands) if is_batched else p["body_jaxpr"]
+    unread = 0 if is_batched else first
+    held = start if is_batched else constants
+    return _Loop(equation, closed, held, len(operands) - start, total, 0, total, unread=unread)
