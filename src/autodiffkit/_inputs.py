@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from autodiffkit._errors import NotDifferentiatedError, StructureError
 from autodiffkit._leaves import LeafSpec
-from autodiffkit._paths import all_parts, missing
+from autodiffkit._paths import all_parts, missing, spellings
 from autodiffkit._records import Record
 from autodiffkit._trees import Part, Tree, arguments_tree
 
@@ -75,12 +75,19 @@ class Inputs:
                 f"{call}: blocks are reached by names, as in J['x'], not by {path!r}; "
                 ".to_jax() gives them by position."
             )
+        for spelling in spellings(path):
+            part = self._part(call, spelling)
+            if part is not None:
+                return part
+        raise missing(call, "argument", path, self.paths)
+
+    def _part(self, call: str, path: str) -> Part | None:
         start = 0
         for argument in self.arguments:
-            rest = path[len(argument.name) + 1 :]
             if path == argument.name or path.startswith(argument.name + "."):
                 if argument.held is not None:
                     raise NotDifferentiatedError(f"{call}: no block for {path!r}: {argument.held}.")
+                rest = None if path == argument.name else path[len(argument.name) + 1 :]
                 part = argument.tree.at(rest, call)
                 if part is not None:
                     if not part.indices:
@@ -89,7 +96,7 @@ class Inputs:
                         )
                     return part.shifted(start)
             start += len(argument.tree.selected)
-        raise missing(call, "argument", path, self.paths)
+        return None
 
     def positional(self, call: str, argnums: Any) -> list[Part]:
         """The parts at these positions of the call; `None` means all of them.
@@ -108,7 +115,7 @@ class Inputs:
         start = 0
         for argument in self.arguments:
             if argument.position is not None:
-                paths = [""]
+                paths: list[str | None] = [None]
                 if argument.role == "variadic":
                     paths = [str(i) for i in range(len(argument.tree.treedef.children()))]
                 found = (argument.tree.at(path, call) for path in paths)

@@ -1,6 +1,7 @@
 """Paths into pytrees, as people write them: `params.layers.0.weight`."""
 
 import fnmatch
+import unicodedata
 from collections.abc import Iterable
 from typing import Any
 
@@ -22,6 +23,18 @@ def component(key: Any) -> str:
             return key.name
         case _:
             return str(key)
+
+
+def spellings(path: str) -> list[str]:
+    """A path as it is written, and then with names spelt as Python spells them.
+
+    Python takes names that differ in the composition of their letters for one (NFKC): a function
+    whose argument was typed as the micro sign has one that is named by the Greek letter. Keys of
+    dicts stay as they are.
+    """
+    head, dot, rest = path.partition(".")
+    as_argument = unicodedata.normalize("NFKC", head) + dot + rest
+    return list(dict.fromkeys((path, as_argument, unicodedata.normalize("NFKC", path))))
 
 
 def show(path: Path) -> str:
@@ -57,9 +70,7 @@ def children_of(node: Any) -> list[tuple[str, Any]]:
 
 
 def find(node: Any, path: str) -> tuple[Any, Path] | None:
-    """The node under `path`, with the steps that lead to it (a step may contain dots)."""
-    if path == "":
-        return node, ()
+    """The node under `path`, with the steps that lead to it (which may be empty, or have dots)."""
     for name, child in children_of(node):
         if path == name:
             return child, (name,)

@@ -5,6 +5,8 @@ from typing import Any
 
 import jax.tree_util as jtu
 
+from autodiffkit._paths import spellings
+
 
 class Record:
     """Values by argument name, with attribute and item access.
@@ -46,13 +48,13 @@ class Record:
             ) from None
 
     def __getitem__(self, name: str) -> Any:
-        try:
-            return self._values[self._names.index(name)]
-        except ValueError:
-            raise KeyError(name) from None
+        for spelling in spellings(name):
+            if spelling in self._names:
+                return self._values[self._names.index(spelling)]
+        raise KeyError(name)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._names
+        return isinstance(name, str) and any(x in self._names for x in spellings(name))
 
     def __iter__(self) -> Iterator[tuple[str, Any]]:
         return iter(zip(self._names, self._values, strict=True))

@@ -60,6 +60,8 @@ class Derivative(Stored, Generic[R_co]):
                 "list by '0', '1' and so on."
             )
         part = self._outputs.at(path, self._name)
+        if part is None and path == "":  # what a single array without a name is labelled
+            part = self._outputs.at(None, self._name)
         if part is None:
             names = all_parts(leaf.path for leaf in self._outputs.leaves)
             otherwise = "The output is a single array without a name."

@@ -15,7 +15,7 @@ from autodiffkit._errors import (
     some_of,
 )
 from autodiffkit._leaves import LeafSpec
-from autodiffkit._paths import Path, all_parts, is_glob, names_part, show
+from autodiffkit._paths import Path, all_parts, is_glob, names_part, show, spellings
 
 Predicate = Callable[[str, Any], bool]
 Wrt = str | Sequence[str] | Predicate | None
@@ -101,7 +101,7 @@ def select_blocks(call: str, blocks: Any, leaves: Sequence[LeafSpec]) -> frozens
         )
     found: set[tuple[int, int]] = set()
     for pair in blocks:
-        ends = [[i for i, x in enumerate(leaves) if names_part(p, x.path)] for p in pair]
+        ends = [_numbers(pattern, leaves) for pattern in pair]
         for pattern, matched in zip(pair, ends, strict=True):
             if not matched:
                 names = all_parts(leaf.path for leaf in leaves)
@@ -112,6 +112,11 @@ def select_blocks(call: str, blocks: Any, leaves: Sequence[LeafSpec]) -> frozens
                 )
         found.update((i, j) for i in ends[0] for j in ends[1])
     return frozenset(found)
+
+
+def _numbers(pattern: str, leaves: Sequence[LeafSpec]) -> list[int]:
+    found = ([i for i, x in enumerate(leaves) if names_part(p, x.path)] for p in spellings(pattern))
+    return next((numbers for numbers in found if numbers), [])
 
 
 def rectangles(
@@ -136,7 +141,8 @@ def rectangles(
 
 def names_argument(wrt: Selection, name: str) -> bool:
     """Whether `wrt` names this argument in so many words, not by a wildcard."""
-    return any(p == name or p.startswith(name + ".") for p in _patterns(wrt))
+    patterns = (x for pattern in _patterns(wrt) for x in spellings(pattern))
+    return any(p == name or p.startswith(name + ".") for p in patterns)
 
 
 def _patterns(wrt: Selection) -> tuple[str, ...]:
@@ -180,13 +186,18 @@ def select(
             )
         return accepted
     chosen: set[Path] = set()
-    for pattern in _patterns(wrt):
-        matched = [
-            leaf
-            for leaf, _ in leaves
-            if names_part(pattern, leaf.path)
-            and (leaf.path[0] not in reserved or names_argument(pattern, leaf.path[0]))
-        ]
+    for given in _patterns(wrt):
+        pattern, matched = given, list[LeafSpec]()
+        for spelling in spellings(given):
+            found = [
+                leaf
+                for leaf, _ in leaves
+                if names_part(spelling, leaf.path)
+                and (leaf.path[0] not in reserved or names_argument(spelling, leaf.path[0]))
+            ]
+            if found:
+                pattern, matched = spelling, found
+                break
         if not matched:
             raise _no_match(call, pattern, [leaf for leaf, _ in leaves], arguments, reserved)
         if all(leaf.held is not None for leaf in matched):

@@ -1,7 +1,8 @@
 """Maps between structured spaces: products with structured vectors, by name."""
 
 import abc
-from typing import Any, NoReturn, TypeVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -18,6 +19,39 @@ from autodiffkit._trees import Tree
 from autodiffkit._vectors import Labels, collect_vector, joined, labels
 
 R_co = TypeVar("R_co", covariant=True)
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class _Bound(eqx.Module):
+    """A method of a map and the map, which may have an argument that is named `self`."""
+
+    _method: Callable[..., Any] = eqx.field(static=True)
+    _map: Any
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        return self._method(self._map, *args, **kwargs)
+
+    @property
+    def __wrapped__(self) -> Callable[..., Any]:
+        return self._method.__get__(self._map)
+
+
+class _ByKeyword:
+    """A method that takes arguments of any name: Equinox's own bound methods claim `self`."""
+
+    def __init__(self, method: Callable[..., Any]) -> None:
+        self._method = method
+        self.__doc__ = method.__doc__
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        return self._method if instance is None else _Bound(self._method, instance)
+
+
+def by_keyword(method: F) -> F:
+    """Lets a method of a map take an argument that is named `self`."""
+    if TYPE_CHECKING:
+        return method
+    return _ByKeyword(method)
 
 
 def is_dunder(name: str) -> bool:
@@ -109,6 +143,7 @@ class StructuredMap(eqx.Module):
 
     # What users call.
 
+    @by_keyword
     def mv(self, vector: Any = None, /, **arguments: Any) -> Any:
         """The product with a structured vector.
 
@@ -189,6 +224,7 @@ class StructuredMap(eqx.Module):
         """Paths of the differentiated leaves, each with its slice of the matrix's columns."""
         return labels(self._domain.specs)
 
+    @by_keyword
     def ravel(self, vector: Any = None, /, **arguments: Any) -> Array:
         """A structured vector as a flat one, in the order of the matrix's columns.
 

@@ -15,6 +15,7 @@ from autodiffkit._inputs import Inputs
 from autodiffkit._leaves import LeafSpec, describe_leaf, is_complex, is_numeric, promote
 from autodiffkit._linear_algebra import Eigh, Slogdet
 from autodiffkit._pairs import Paired, is_scalar
+from autodiffkit._structured_map import by_keyword
 from autodiffkit._trees import LEAF, Tree
 from autodiffkit._vectors import filled, joined
 
@@ -28,6 +29,7 @@ class Symmetric(Paired):
     and answers come back in the dtypes of the arguments.
     """
 
+    @by_keyword
     def solve(self, vector: Any = None, /, **arguments: Any) -> Any:
         """The vector `x` with `H.mv(x) = vector`: `H.solve(H.grad)` is a Newton step.
 

@@ -13,7 +13,7 @@ from jaxtyping import Array
 from autodiffkit._errors import StructureError, nearest
 from autodiffkit._jax_compat import dataclass_fields, make_treedef
 from autodiffkit._leaves import LeafSpec, block_spec, fitted, is_inexact, is_numeric
-from autodiffkit._paths import Path, children_of, component, find, show
+from autodiffkit._paths import Path, children_of, component, find, show, spellings
 from autodiffkit._records import make_record
 
 LEAF = jtu.tree_structure(0)
@@ -122,15 +122,16 @@ class Tree:
         """The names of the parts one step below the root."""
         return [name for name, _ in children_of(self._indexed)]
 
-    def at(self, path: str, call: str) -> "Part | None":
-        """The part under `path`, `None` if there is none.
+    def at(self, path: str | None, call: str) -> "Part | None":
+        """The part under `path` (`None` means all of it), `None` if there is none.
 
         Raises:
             StructureError: If two leaves have this path, which dict keys with dots can do.
         """
-        if path == "":
+        if path is None:
             return Part(self, tuple(range(len(self.leaves))), tuple(range(len(self.selected))))
-        exact = [i for i, leaf in enumerate(self.leaves) if show(leaf.path[self.depth :]) == path]
+        steps = [leaf.path[self.depth :] for leaf in self.leaves]
+        exact = [i for i, inside in enumerate(steps) if inside and show(inside) == path]
         if len(exact) > 1:
             whole = show(self.leaves[exact[0]].path)
             raise StructureError(
@@ -197,6 +198,8 @@ class Tree:
         found: dict[Path, Array] = {}
         for keys, value in jtu.tree_flatten_with_path(vector)[0]:
             path = prefix + tuple(map(component, keys))
+            if path and path not in specs:
+                path = (spellings(path[0])[-1], *path[1:])
             name = repr(show(path)) if path else "the vector"
             if path not in specs:
                 names = [show(spec.path) for spec in self.specs if spec.path]
