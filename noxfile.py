@@ -41,6 +41,15 @@ def tests_lowest(session: nox.Session) -> None:
     session.run("pytest", "-n", "2", *session.posargs)
 
 
+@nox.session(name="tests-extensive")
+def tests_extensive(session: nox.Session) -> None:
+    """The tests that take long, and those of divided arrays, on four devices of the host."""
+    install(session, "tests")
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    files = session.posargs or ["tests", "tests/devices.py"]
+    session.run("pytest", "-m", "extensive", *files, env=flags)
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
     """Style and formatting."""

@@ -125,3 +125,111 @@ def test_entries_are_finite_wherever_both_plain_modes_are(f):
     finite = np.isfinite(twice[0]) & np.isfinite(twice[1])
     found = np.asarray(adk.hessian(f)(x).as_matrix())
     np.testing.assert_allclose(found[finite], np.asarray(twice[0])[finite], rtol=1e-6)
+
+
+NARROW = ["float8_e4m3fn", "float8_e5m2", "float16", "bfloat16"]
+
+
+@pytest.mark.parametrize("narrow", NARROW)
+def test_narrow_dtypes_in_every_place(narrow):
+    x = jnp.asarray([1.0, 2.0], narrow)
+
+    def widened(x):
+        return x.astype(jnp.float32) ** 2
+
+    want = np.diag([2.0, 4.0])
+    for transform in (adk.jacobian, adk.linearize):
+        for call in (transform(widened), jax.jit(transform(widened))):
+            J = call(x)
+            assert J.as_matrix().dtype == J.mv(x=x).dtype == jnp.float32
+            assert J.rmv(widened(x)).x.dtype == narrow
+            np.testing.assert_array_equal(J.as_matrix(), want)
+    for mode in ("fwd", "rev"):
+        out = adk.jacobian(lambda y: (y**2).astype(narrow), mode=mode)(jnp.array([1.0, 2.0]))
+        assert (out.y.dtype, out.value.dtype) == (jnp.float32, narrow)
+        both = adk.jacobian(lambda x: x * x, mode=mode)(x)
+        assert both.x.dtype == narrow
+        np.testing.assert_array_equal(np.asarray(both.x, np.float32), want)
+    pair = adk.jacobian(lambda a, b: a.astype(jnp.float32) * b)(x, jnp.ones(2))
+    assert pair.a.dtype == pair.b.dtype == pair.as_matrix().dtype == jnp.float32
+    loss = adk.hessian(lambda x: jnp.sum(widened(x)))(x)
+    np.testing.assert_array_equal(loss.x.x, 2 * np.eye(2))
+    assert adk.laplacian(lambda x: jnp.sum(widened(x)))(x).laplacian == 4
+
+
+def test_widths_may_change_between_calls_of_one_transform():
+    def f(x, r):
+        return jnp.tanh(x * r) * 2.0
+
+    x = np.array([0.3, 0.7])
+    want = np.diag(1 / np.cosh(x / 2) ** 2)
+    J, L = adk.jacobian(f, wrt="x"), adk.linearize(f, wrt="x")
+    H = adk.hessian(lambda x, r: jnp.sum(f(x, r)), wrt="x")
+    for wide in (False, True, False, True):
+        dtype = "float64" if wide else "float32"
+        with jax.enable_x64(wide):
+            for transform in (J, jax.jit(J), L):
+                for given in (x, jnp.asarray(x)):
+                    found = transform(given, 0.5)
+                    assert found.as_matrix().dtype == found.value.dtype == dtype
+                    tolerance = 1e-14 if wide else 1e-5
+                    np.testing.assert_allclose(found.as_matrix(), want, rtol=tolerance)
+            assert H(x, 0.5).x.x.dtype == dtype
+
+
+def test_what_was_computed_in_float64_is_still_there_outside():
+    with jax.enable_x64(True):
+        J = adk.jacobian(lambda x, y: {"a": x * y, "b": x})(jnp.arange(2.0), jnp.ones(2))
+    assert J.x["a"].dtype == J.as_matrix().dtype == "float64"
+    assert "float64[2, 2]" in repr(J)
+
+
+def test_a_compiled_transform_keeps_its_width():
+    def f(x, rate):
+        return jnp.sin(x * rate)
+
+    x = np.array([0.1, 0.2], np.float32)
+    compiled = adk.jacobian(f).compile(x, 0.5)
+    with jax.enable_x64(True):
+        J = compiled(x, 0.5)
+        assert J.x.dtype == J.rate.dtype == "float32"
+        wide = adk.jacobian(f).compile(x.astype(np.float64), 0.5)
+        with pytest.raises(adk.SignatureError, match=r"float64\[2\] instead of float32\[2\]"):
+            compiled(x.astype(np.float64), 0.5)
+        given = jnp.asarray(x.astype(np.float64))
+    np.testing.assert_allclose(J.x, np.diag(0.5 * np.cos(x / 2)), rtol=1e-6)
+    assert wide(given, 0.5).rate.dtype == "float64"
+
+
+@pytest.mark.parametrize("transform", [adk.jacobian, adk.linearize, adk.hvp])
+def test_weak_types_are_no_difference(transform):
+    """A residual that is weakly typed is the same program, eagerly and traced."""
+    weak = jnp.full((2, 2), 0.5)
+    assert weak.weak_type
+
+    def f(x, w):
+        return jnp.sum(jnp.tanh(w @ x))
+
+    eager = transform(f)(jnp.ones(2), weak)
+    structures = {jax.tree.structure(eager)}
+    for x, w in (
+        (jnp.ones(2), weak),
+        (jnp.full(2, 1.0), weak),
+        (jnp.ones(2), weak * jnp.ones((2, 2))),
+    ):
+        structures.add(jax.tree.structure(transform(f)(x, w)))
+        structures.add(jax.tree.structure(jax.jit(transform(f))(x, w)))
+    assert len(structures) == 1
+
+
+@pytest.mark.parametrize("number", [2, 2.0, np.float32(2), np.int32(2), np.float64(2), True])
+def test_numbers_of_every_kind(number):
+    with jax.numpy_dtype_promotion("standard"):
+        J = adk.jacobian(lambda x, n: x * n)(jnp.ones(2), number)
+        np.testing.assert_array_equal(J.x, np.eye(2) * number)
+        assert J.x.dtype == jnp.float32
+        if isinstance(number, (float, np.floating)):
+            assert (J.n.shape, J.n.dtype) == ((2,), jnp.float32)
+        else:
+            with pytest.raises(adk.NotDifferentiatedError, match="held constant"):
+                J.n  # noqa: B018

@@ -9,10 +9,25 @@ import jax
 import jax.extend
 import jax.numpy as jnp
 import jax.tree_util as jtu
+import numpy as np
 import pytest
+from jax import shard_map
+from jax.experimental import io_callback
 from jax.extend.source_info_util import summarize
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from autodiffkit import _jax_compat as compat
+from autodiffkit._jax_compat import (
+    gathered,
+    is_deleted,
+    is_explicit,
+    is_ordered,
+    struct_of,
+    typed,
+    varying,
+    varying_struct,
+)
 
 
 def test_an_operation_on_a_constant_is_recorded_under_every_staging_trace():
@@ -201,3 +216,66 @@ def test_an_equation_that_calls_a_rule_runs_by_itself_with_the_lines_of_the_rule
     compare.defvjp(lambda x: (jnp.sin(x), x), lambda x, g: (3.0 * g,))
     (equation,) = jax.make_jaxpr(compare)(1.0).eqns
     assert jax.vjp(functools.partial(compat.bind_equation, equation), 2.0)[1]([1.0]) == (3.0,)
+
+
+def test_types_inside_of_a_shard_map_say_along_which_axes_values_vary():
+    mesh = jax.make_mesh((1,), ("d",), axis_types=(AxisType.Auto,))
+
+    def inside(x, w):
+        assert varying(jax.typeof(x)) == {"d"}
+        assert varying(jax.typeof(w)) == frozenset()
+        own = typed(w, varying_struct(jax.typeof(w), ["d"]))
+        assert varying(jax.typeof(own)) == varying(struct_of(x)) == {"d"}
+        (same,) = jax.make_jaxpr(lambda x: 2 * x)(struct_of(x)).jaxpr.invars
+        assert varying(same.aval) == {"d"}
+        y, tangent_map = jax.linearize(lambda w: jax.lax.psum(jnp.sum(x * w), "d"), w)
+        names = [e.primitive.name for e in jax.make_jaxpr(tangent_map)(struct_of(w)).jaxpr.eqns]
+        assert names[0] == "pvary"
+        return y
+
+    shard_map(inside, mesh=mesh, in_specs=(P("d"), P()), out_specs=P())(jnp.ones(2), jnp.ones(2))
+
+
+def test_types_on_an_explicit_mesh_say_where_the_parts_are():
+    mesh = jax.make_mesh((1,), ("d",), axis_types=(AxisType.Explicit,))
+    x = jax.device_put(jnp.ones((2, 2)), NamedSharding(mesh, P("d")))
+    struct = struct_of(x)
+    assert is_explicit(struct)
+    assert struct.sharding.spec == P("d", None)
+    assert jax.typeof(typed(jnp.ones((2, 2)), struct)).sharding.spec == P("d", None)
+    assert jax.typeof(gathered(x)).sharding.spec == P(None, None)
+    plain = jnp.ones(2)
+    assert not is_explicit(struct_of(plain))
+    assert gathered(plain) is typed(plain, struct_of(plain)) is plain
+
+
+def test_effects_that_have_an_order_are_told_from_others():
+    def effects(ordered):
+        def f(x):
+            jax.debug.callback(lambda x: None, x, ordered=ordered)
+            io_callback(lambda x: None, None, x, ordered=ordered)
+            return x
+
+        return jax.make_jaxpr(f)(1.0).jaxpr.effects
+
+    assert [sum(map(is_ordered, effects(ordered))) for ordered in (False, True)] == [0, 2]
+
+
+def test_callbacks_without_results_have_these_names():
+    def f(x):
+        jax.debug.print("{}", x)
+        jax.debug.callback(lambda x: None, x)
+        io_callback(lambda x: None, None, x)
+
+    equations = jax.make_jaxpr(f)(1.0).jaxpr.eqns
+    assert {e.primitive.name for e in equations} <= {"debug_callback", "debug_print", "io_callback"}
+    assert not any(e.outvars for e in equations)
+
+
+def test_deleted_arrays_are_known():
+    x = jnp.ones(2)
+    assert not is_deleted(x)
+    x.delete()
+    assert is_deleted(x)
+    assert not is_deleted(np.ones(2))
+    jax.jit(lambda x: (is_deleted(x), x)[1])(1.0)

@@ -10,6 +10,7 @@ from autodiffkit._batches import Batch, Batches, groups_of, parts_of, pull, push
 from autodiffkit._block_table import BlockTable, compact_table, from_function, worth_packing
 from autodiffkit._compact import Shared, compact_shape, same_axes
 from autodiffkit._directions import make_block, zeros
+from autodiffkit._jax_compat import gathered
 from autodiffkit._leaves import Ends, derivative_dtype, is_complex, promote
 from autodiffkit._map_blocks import SweptMaps, without
 from autodiffkit._network import Network
@@ -197,12 +198,12 @@ def _products(
     columns = {s: column for s, column in swept.items() if column is not None}
     if len(rows) * len(columns) <= _FEW:
         return {
-            (t, s): _dot(row.reshape(-1, size), column.reshape(size, -1))
+            (t, s): _dot(gathered(row).reshape(-1, size), gathered(column).reshape(size, -1))
             for t, row in rows.items()
             for s, column in columns.items()
         }
-    left = _joined([x.reshape(-1, size) for x in rows.values()], axis=0)
-    right = _joined([x.reshape(size, -1) for x in columns.values()], axis=1)
+    left = _joined([gathered(x).reshape(-1, size) for x in rows.values()], axis=0)
+    right = _joined([gathered(x).reshape(size, -1) for x in columns.values()], axis=1)
     product = _dot(left, right)
     found: dict[tuple[int, int], Array] = {}
     top = 0
@@ -266,10 +267,10 @@ def _link_matrix(linear: Linear, network: Network, link: Link, chunks: Chunks | 
     """The map between the variables of two cuts, over real and imaginary parts."""
     if link.mode == "fwd":
         pushed = push(linear, network, link.inputs, link.outputs, link.steps, chunks=chunks)
-        rows = [x.reshape(-1, x.shape[-1]) for x in (pushed[v] for v in link.outputs)]
+        rows = [gathered(pushed[v]).reshape(-1, pushed[v].shape[-1]) for v in link.outputs]
         return _joined([y for x in rows for y in _realparts_of(x, 1.0)], axis=0)
     pulled = pull(linear, network, link.inputs, link.outputs, link.steps, chunks=chunks)
-    columns = [x.reshape(x.shape[0], -1) for x in (pulled[v] for v in link.inputs)]
+    columns = [gathered(pulled[v]).reshape(len(pulled[v]), -1) for v in link.inputs]
     return _joined([y for x in columns for y in _realparts_of(x, -1.0)], axis=1)
 
 

@@ -248,7 +248,8 @@ _BODIES: dict[Any, Callable[[Any, Sequence[bool], str], Cost]] = {
 
 
 def _elementwise(equation: Any) -> float:
-    return float(max(map(size, (*equation.outvars, *equation.invars))))
+    # A callback may have neither.
+    return float(max(map(size, (*equation.outvars, *equation.invars)), default=0))
 
 
 def _dot_general(equation: Any) -> float:

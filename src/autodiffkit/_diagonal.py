@@ -22,6 +22,7 @@ from autodiffkit._counts import written_entries
 from autodiffkit._equations import EquationArrays
 from autodiffkit._errors import ModeError, listed
 from autodiffkit._fusion import fused_costs
+from autodiffkit._jax_compat import gathered
 from autodiffkit._jaxprs import describe
 from autodiffkit._leaves import Ends, derivative_dtype, is_complex, promote
 from autodiffkit._maps import ONE, Label, Map, product
@@ -83,7 +84,9 @@ class Diagonal:
                     f", {self._chunk} at a time" if self._chunk < spec.size else ""
                 )
                 ways.append(Way(spec, kind, note, work, work))
-        if pushes is None and pulls is None and not self._linear.program.asks_of_tangents:
+        program = self._linear.program
+        by_axes = not (program.asks_of_tangents or program.is_placed)
+        if pushes is None and pulls is None and by_axes:
             plain = min((way.work for way in ways if way.work), key=Work.time)
             for way in self._structured():
                 assert way.work is not None
@@ -190,7 +193,7 @@ class Diagonal:
         """The diagonal, in the shape of the leaf."""
         dtype = derivative_dtype(self._target, self._source)
         found = self._computed()
-        return found.reshape(self._source.shape).astype(dtype)
+        return gathered(found).reshape(self._source.shape).astype(dtype)
 
     def _computed(self) -> Array:
         way, network = self.way, self._network
@@ -218,12 +221,13 @@ class Diagonal:
                 swept = push(self._linear, self._network, [start], [stop], steps)[stop]
             else:
                 swept = pull(self._linear, self._network, [start], [stop], steps)[start]
-            return jnp.diagonal(swept.reshape(size, size))
+            return jnp.diagonal(gathered(swept).reshape(size, size))
         spec = self._source if forward else self._target
 
         def entry(number: Array) -> Array:
             unit = jnp.zeros(size, spec.dtype).at[number].set(1).reshape(shape)
-            return self._swept(unit, start, stop, forward=forward).reshape(-1)[number]
+            swept = self._swept(unit, start, stop, forward=forward)
+            return gathered(swept).reshape(-1)[number]
 
         return jax.lax.map(entry, jnp.arange(size), batch_size=self._chunk)
 

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from autodiffkit._jax_compat import typed
 from autodiffkit._leaves import LeafSpec, derivative_dtype, slices
 from autodiffkit._progress import Chunks, show_progress
 
@@ -133,7 +134,7 @@ def batch(
     def empty(struct: Any) -> Array:
         shape = list(struct.shape)
         shape[out_axes] = count
-        return jnp.zeros(shape, struct.dtype)
+        return typed(jnp.zeros(shape, struct.dtype), struct)
 
     structs = jax.eval_shape(part, jax.ShapeDtypeStruct((), jnp.int32))
     return jax.lax.fori_loop(0, -(-count // size), put, [empty(x) for x in structs])

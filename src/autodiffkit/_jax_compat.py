@@ -25,6 +25,11 @@ def is_eager(arrays: Iterable[Any]) -> bool:
     return not is_staging() and not any(isinstance(x, jax.core.Tracer) for x in arrays)
 
 
+def is_deleted(x: Any) -> bool:
+    """Whether an array was donated to a compiled function, or deleted."""
+    return isinstance(x, jax.Array) and not isinstance(x, jax.core.Tracer) and x.is_deleted()
+
+
 def make_treedef(node_data: Any, children: Sequence[Any]) -> Any:
     """A structure from what `PyTreeDef.node_data()` and `PyTreeDef.children()` give."""
     kind: Any = jtu.PyTreeDef
@@ -62,6 +67,63 @@ def dataclass_fields(kind: type, names: Sequence[str]) -> tuple[list[str], list[
     return None
 
 
+def varying(kind: Any) -> frozenset[str]:
+    """The axes of a mesh along which values of a type vary, inside of `jax.shard_map`."""
+    # The field has had two names, and there is none in the documentation.
+    manual = getattr(kind, "manual_axis_type", None)
+    return frozenset() if manual is None else manual.varying
+
+
+def struct_of(x: Any) -> jax.ShapeDtypeStruct:
+    """The type of an array, or of a variable by its `aval`, as a structure to trace with.
+
+    Besides shape and dtype it says what belongs to the type inside of `jax.shard_map` (the axes
+    of the mesh along which values vary) and on a mesh with explicit axes (where the parts lie).
+    """
+    return varying_struct(jax.typeof(x) if isinstance(x, jax.Array) else x, ())
+
+
+def varying_struct(kind: Any, axes: Iterable[str]) -> jax.ShapeDtypeStruct:
+    """The same of a type, but that it varies along some more axes of the mesh in use."""
+    every = varying(kind) | frozenset(axes)
+    options: dict[str, Any] = {}
+    if every:
+        manual = jax.sharding.ManualAxisType(varying=every)
+        whole = jax.sharding.PartitionSpec(*[None] * len(kind.shape))
+        place = jax.sharding.NamedSharding(jax.sharding.get_abstract_mesh(), whole)
+        options = {"sharding": place, "manual_axis_type": manual}
+    elif is_explicit(kind):
+        options = {"sharding": kind.sharding}
+    return jax.ShapeDtypeStruct(kind.shape, kind.dtype, **options)
+
+
+def is_explicit(kind: Any) -> bool:
+    """Whether a type says on which devices the parts of an array are."""
+    mesh = getattr(getattr(kind, "sharding", None), "mesh", None)
+    return mesh is not None and jax.sharding.AxisType.Explicit in mesh.axis_types
+
+
+def typed(x: Any, struct: jax.ShapeDtypeStruct) -> Any:
+    """A value as one of the type of a structure, where JAX does not convert it by itself."""
+    missing = varying(struct) - varying(jax.typeof(x))
+    if missing:
+        x = jax.lax.pcast(x, tuple(sorted(missing)), to="varying")
+    return jax.reshard(x, struct.sharding) if is_explicit(struct) else x
+
+
+def gathered(x: Any) -> Any:
+    """An array whose parts a mesh with explicit axes lays on its devices, whole on each.
+
+    On such a mesh JAX wants to be told where the result of a reshape or of a product over a
+    divided axis is.
+    """
+    kind = jax.typeof(x)
+    if not is_explicit(kind):
+        return x
+    whole = jax.sharding.PartitionSpec()
+    return jax.reshard(x, jax.sharding.NamedSharding(kind.sharding.mesh, whole))
+
+
 def rule_key(value: Any) -> tuple[Any, ...] | None:
     """What the backward rule of a `jax.custom_vjp` is in an equation, in comparable form.
 
@@ -91,6 +153,12 @@ def scan_counts(equation: Any) -> tuple[int, int]:
 def is_reference(variable: Any) -> bool:
     """Whether a variable of a jaxpr is a mutable array, made by `jax.new_ref`."""
     return type(variable.aval).__name__ == "AbstractRef"
+
+
+def is_ordered(effect: Any) -> bool:
+    """Whether an effect of a program is that of callbacks that come in an order."""
+    # The classes of effects have no public names.
+    return "Ordered" in type(effect).__name__
 
 
 def is_unspecified(sharding: Any) -> bool:

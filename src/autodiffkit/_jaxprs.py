@@ -320,12 +320,12 @@ def _path(origin: str) -> Path:
     return Path(origin.partition(" at ")[2].rpartition(":")[0])
 
 
-@functools.cache
+@functools.lru_cache(maxsize=4096)
 def _is_of_jax(origin: str) -> bool:
     return _path(origin).is_relative_to(Path(jax.__file__).parent)
 
 
-@functools.cache
+@functools.lru_cache(maxsize=4096)
 def _has_rule_of_jax(origin: str) -> bool:
     """Whether a function is one of those that JAX itself gives a rule.
 
@@ -418,20 +418,28 @@ def jaxpr_key(jaxpr: Any) -> Any:
     def atom(x: Any) -> Any:
         if isinstance(x, jex.Literal):
             value = np.asarray(x.val)
-            return ("literal", str(x.aval), value.tobytes())
+            return ("literal", _type(x), value.tobytes())
         return numbers.setdefault(x, len(numbers))
 
-    heads = [(atom(var), str(var.aval)) for var in (*jaxpr.constvars, *jaxpr.invars)]
+    heads = [(atom(var), _type(var)) for var in (*jaxpr.constvars, *jaxpr.invars)]
     equations = [
         (
             equation.primitive,
             tuple(map(atom, equation.invars)),
-            tuple((atom(var), str(var.aval)) for var in equation.outvars),
+            tuple((atom(var), _type(var)) for var in equation.outvars),
             tuple((name, _param_key(value)) for name, value in sorted(equation.params.items())),
         )
         for equation in jaxpr.eqns
     ]
     return tuple(heads), tuple(equations), tuple(map(atom, jaxpr.outvars))
+
+
+def _type(x: Any) -> Any:
+    """The type of a variable in comparable form, weak or not: no primitive asks for that."""
+    text = str(x.aval).removeprefix("~")
+    sharding = getattr(x.aval, "sharding", None)
+    # The text does not name the mesh of an array that is whole on all of its devices.
+    return text if sharding is None or sharding.mesh.empty else (text, sharding)
 
 
 def _param_key(value: Any) -> Any:

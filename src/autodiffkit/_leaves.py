@@ -33,16 +33,21 @@ def is_numeric(leaf: Any) -> bool:
     return is_array(leaf) or isinstance(leaf, _SCALARS)
 
 
-@functools.cache
+@functools.lru_cache(maxsize=256)
 def is_inexact(dtype: Any) -> bool:
     """Whether values of this dtype have derivatives."""
     return jnp.issubdtype(dtype, jnp.inexact)
 
 
-@functools.cache
+@functools.lru_cache(maxsize=256)
 def is_complex(dtype: Any) -> bool:
     """Whether the dtype is complex."""
     return jnp.issubdtype(dtype, jnp.complexfloating)
+
+
+def cast(x: Any, dtype: Any) -> Any:
+    """An array in a dtype; one that has it already stays, also if x64 has been turned off since."""
+    return x if x.dtype == dtype else x.astype(dtype)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

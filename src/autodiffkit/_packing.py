@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Array
 
 from autodiffkit._block_table import BlockTable, from_matrix
+from autodiffkit._jax_compat import gathered
 from autodiffkit._leaves import Ends, derivative_dtype
 from autodiffkit._network import Network
 
@@ -43,7 +44,11 @@ def packed_table(
 
     def laid_out(array: Array | None, size: int) -> Array:
         shape = (size, count) if axis else (count, size)
-        return jnp.zeros(shape, dtype) if array is None else array.reshape(shape).astype(dtype)
+        return (
+            jnp.zeros(shape, dtype)
+            if array is None
+            else gathered(array).reshape(shape).astype(dtype)
+        )
 
     strips = [laid_out(array, spec.size) for array, spec in zip(swept, across, strict=True)]
     return _table(_arranged(jnp.concatenate(strips, 1 - axis), parts, axis), ends, network)

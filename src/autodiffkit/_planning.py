@@ -155,7 +155,7 @@ class _Planner:
             self._maps = "none"
         elif sweeps.ends.compact:
             self._maps = "all"
-        elif worth_packing(sweeps.ends.targets, sweeps.ends.sources):
+        elif sweeps.program.is_placed or worth_packing(sweeps.ends.targets, sweeps.ends.sources):
             self._maps = "none"
         # Programs to sweep, with the blocks that are left out.
         self._variants: list[tuple[Network, Pairs]] = [(self._network, frozenset())]

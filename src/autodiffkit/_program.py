@@ -16,7 +16,9 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from autodiffkit._cost import nbytes
-from autodiffkit._jax_compat import is_reference
+from autodiffkit._devices import local
+from autodiffkit._effects import loses_callbacks, silenced
+from autodiffkit._jax_compat import is_explicit, is_ordered, is_reference, struct_of, typed, varying
 from autodiffkit._jaxprs import (
     among,
     calls_custom_rules,
@@ -43,7 +45,7 @@ class Staged:
     """A flat function, traced once; calling it evaluates the trace."""
 
     def __init__(self, function: FlatFunction, primals: Sequence[Any]) -> None:
-        self._structs = [_struct(x) for x in primals]
+        self._structs = [struct_of(x) for x in primals]
         self.closed, (outs, _) = jax.make_jaxpr(function, return_shape=True)(*primals)
         self.count = len(outs)
 
@@ -55,6 +57,11 @@ class Staged:
     def __call__(self, *primals: Array) -> tuple[list[Array], list[Any]]:
         results = _arrays(jex.jaxpr_as_fun(self.closed)(*primals))
         return results[: self.count], results[self.count :]
+
+    @property
+    def has_ordered_effects(self) -> bool:
+        """Whether callbacks in it come in an order, which JAX keeps under no `vmap`."""
+        return any(map(is_ordered, self.closed.jaxpr.effects))
 
     @functools.cached_property
     def linearization(self) -> "Linearization":
@@ -83,7 +90,8 @@ class Staged:
         if any(is_reference(x) for equation in first.eqns for x in equation.outvars):
             return None
         evaluate = functools.partial(jex.jaxpr_as_fun(jex.ClosedJaxpr(first, ())), *constants)
-        return Linearization(evaluate, self.count, first, Program(second, len(structs)), True)
+        program = Program(local(second, len(structs)), len(structs))
+        return Linearization(evaluate, self.count, first, program, True)
 
     def _linearized(self) -> "Linearization":
         programs: list[Program] = []
@@ -94,6 +102,11 @@ class Staged:
             return outs, rest, linear.residuals
 
         closed = jax.make_jaxpr(evaluate)(*self._structs)
+        if loses_callbacks(self.closed.jaxpr, closed.jaxpr):
+            raise NotImplementedError(
+                "JAX loses an io_callback in a scan where it is differentiated in reverse; "
+                "use jax.debug.callback, which it keeps, or call it outside of the scan"
+            )
         return Linearization(jex.jaxpr_as_fun(closed), self.count, closed.jaxpr, programs[0], False)
 
 
@@ -172,6 +185,7 @@ def as_linear(function: Callable[..., list[Array]], sources: Sequence[Any]) -> L
     jaxpr, constants = inlined(jax.make_jaxpr(function)(*sources))
     if any(is_reference(x) for equation in jaxpr.eqns for x in equation.invars):
         raise NotImplementedError("what depends on the inputs is written to a jax.new_ref")
+    jaxpr = silenced(local(jaxpr, len(sources)), len(sources))
     return Linear(constants, Program(jaxpr, len(sources)))
 
 
@@ -185,7 +199,7 @@ def linearize(
     def push(*tangents: Array) -> list[Array]:
         return tangent_map(*tangents)
 
-    return outs, rest, as_linear(push, [_struct(x) for x in primals])
+    return outs, rest, as_linear(push, [struct_of(x) for x in primals])
 
 
 def without_traceback(error: Exception) -> Exception:
@@ -208,10 +222,6 @@ def _arrays(results: Iterable[Any]) -> list[Any]:
     return [x if isinstance(x, jax.Array) else jnp.asarray(x, x.dtype) for x in results]
 
 
-def _struct(x: Any) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(x.shape, x.dtype)
-
-
 class Obstacles(NamedTuple):
     """Why a part can be neither pushed nor pulled through; `None` where it can."""
 
@@ -221,6 +231,7 @@ class Obstacles(NamedTuple):
 
 _FREE = Obstacles(None, None)
 _UNOBSTRUCTED: set[tuple[Any, ...]] = set()
+_REMEMBERED = 4096  # more than there are primitives of so many operands
 
 
 class Program:
@@ -233,15 +244,16 @@ class Program:
 
     def __init__(self, jaxpr: Any, arity: int) -> None:
         self.jaxpr = jaxpr
-        structs = [_struct(variable.aval) for variable in jaxpr.invars]
+        structs = [struct_of(variable.aval) for variable in jaxpr.invars]
         count = len(structs) - arity
         self.residuals, self.sources = structs[:count], structs[count:]
-        self.targets = [_struct(variable.aval) for variable in jaxpr.outvars]
+        self.targets = [struct_of(variable.aval) for variable in jaxpr.outvars]
 
     def evaluate(self, residuals: Sequence[Any], tangents: Sequence[Any]) -> list[Array]:
         """Runs the program."""
         closed = jex.ClosedJaxpr(self.jaxpr, [])
-        return _arrays(jex.jaxpr_as_fun(closed)(*residuals, *tangents))
+        given = map(typed, tangents, self.sources)
+        return _arrays(jex.jaxpr_as_fun(closed)(*residuals, *given))
 
     @functools.cached_property
     def linear(self) -> set[Any]:
@@ -273,6 +285,15 @@ class Program:
     def is_self_contained(self) -> bool:
         """Whether its text says all that its sweeps depend on, besides the residuals."""
         return is_self_contained(self.jaxpr)
+
+    @functools.cached_property
+    def is_placed(self) -> bool:
+        """Whether types say where arrays are: inside `jax.shard_map`, or on an explicit mesh.
+
+        Then what is joined has to be placed alike, which JAX's own rules see to.
+        """
+        inside = (x for equation in self.jaxpr.eqns for x in equation.outvars)
+        return any(varying(x.aval) or is_explicit(x.aval) for x in (*self.jaxpr.invars, *inside))
 
     @functools.cached_property
     def is_complex_linear(self) -> bool:
@@ -311,7 +332,8 @@ class Program:
         def push(*tangents: Array) -> list[Array]:
             return self.evaluate(residuals, tangents)
 
-        return list(jax.linear_transpose(push, *self.sources)(list(cotangents)))
+        given = list(map(typed, cotangents, self.targets))
+        return list(jax.linear_transpose(push, *self.sources)(given))
 
     @functools.cached_property
     def transposed(self) -> tuple["Program", list[Any]]:
@@ -362,7 +384,7 @@ class Program:
         if pull is None:
             pull = alone.transposed[0].push_obstacle
         found = Obstacles(alone.push_obstacle, pull)
-        if found == _FREE:
+        if found == _FREE and len(_UNOBSTRUCTED) < _REMEMBERED:
             _UNOBSTRUCTED.add(key)
         return found
 

@@ -11,7 +11,7 @@ from jaxtyping import Array
 from autodiffkit._block_table import BlockTable
 from autodiffkit._blocks import mirrored, pushed_blocks, sweep
 from autodiffkit._directions import Directions, batch
-from autodiffkit._jax_compat import is_staging
+from autodiffkit._jax_compat import is_staging, struct_of
 from autodiffkit._leaves import Ends
 from autodiffkit._program import (
     FlatFunction,
@@ -176,37 +176,42 @@ class StagedSweeps(TracedSweeps):
         """The outputs, the rest and the blocks, by sweeps without an obstacle."""
         traced = self._tried.get(schedule)
         assert not isinstance(traced, Exception)
-        return self._sweep(schedule) if traced is None else traced()
+        return self._sweep(schedule, self._primals) if traced is None else traced()
 
     def _traced(self, schedule: Schedule) -> Callable[[], Any] | Exception:
         if schedule not in self._tried:
-            self._tried[schedule] = _traced(functools.partial(self._sweep, schedule))
+            self._tried[schedule] = _traced(functools.partial(self._sweep, schedule), self._primals)
         return self._tried[schedule]
 
-    def _sweep(self, schedule: Schedule) -> tuple[list[Array], list[Any], BlockTable]:
+    def _sweep(
+        self, schedule: Schedule, primals: Sequence[Array]
+    ) -> tuple[list[Array], list[Any], BlockTable]:
         linearization = self._staged.linearization
-        if schedule.is_forward and not linearization.is_separated:
-            outs, rest, blocks = self._forward(schedule)
+        fused = schedule.is_forward and not linearization.is_separated
+        if fused and not self._staged.has_ordered_effects:
+            outs, rest, blocks = self._forward(schedule, primals)
             return outs, rest, mirrored(blocks, schedule.mirrored, self.ends)
-        outs, rest, linear = linearization(*self._primals)
+        outs, rest, linear = linearization(*primals)
         return outs, rest, sweep(linear, schedule, self.ends)
 
-    def _forward(self, schedule: Schedule) -> tuple[list[Array], list[Any], BlockTable]:
+    def _forward(
+        self, schedule: Schedule, given: Sequence[Array]
+    ) -> tuple[list[Array], list[Any], BlockTable]:
         # Fused with the value: linearising a loop would store what forward mode never needs.
         ends, network = self.ends, schedule.network
         live = [j for j, variable in enumerate(network.sources) if variable is not None]
         if not live:
-            outs, rest = self._staged(*self._primals)
+            outs, rest = self._staged(*given)
             return outs, rest, pushed_blocks([None] * len(ends.targets), ends, network)
 
         def evaluate(*moving: Array) -> tuple[list[Array], list[Any]]:
-            primals = list(self._primals)
+            primals = list(given)
             for j, primal in zip(live, moving, strict=True):
                 primals[j] = primal
             return self._staged(*primals)
 
         def push(unit: list[Array]) -> tuple[list[Array], list[Any], list[Array]]:
-            primals = [self._primals[j] for j in live]
+            primals = [given[j] for j in live]
             outs, tangents, rest = jax.jvp(evaluate, primals, unit, has_aux=True)
             return outs, rest, tangents
 
@@ -227,11 +232,14 @@ def prepare_plan(function: FlatFunction, primals: Sequence[Array]) -> EagerSweep
     return (TracedSweeps if is_staging() else EagerSweeps)(function, primals)
 
 
-def _traced(run: Callable[[], Any]) -> Callable[[], Any] | Exception:
+def _traced(
+    run: Callable[[Sequence[Any]], Any], primals: Sequence[Any]
+) -> Callable[[], Any] | Exception:
+    # As a function of the primals: an attempt that fails keeps alive what it closes over.
     try:
-        closed, shape = jax.make_jaxpr(run, return_shape=True)()
+        closed, shape = jax.make_jaxpr(run, return_shape=True)([struct_of(x) for x in primals])
     except Exception as error:  # any equation may refuse, each in its own way
         return without_traceback(error)
     treedef = jax.tree.structure(shape)
     evaluate = jex.jaxpr_as_fun(closed)
-    return lambda: jax.tree.unflatten(treedef, evaluate())
+    return lambda: jax.tree.unflatten(treedef, evaluate(*primals))

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from autodiffkit._errors import StructureError
-from autodiffkit._leaves import LeafSpec, is_complex, promote, slices
-from autodiffkit._paths import show
+from autodiffkit._jax_compat import gathered, is_deleted
+from autodiffkit._leaves import LeafSpec, cast, is_complex, promote, slices
+from autodiffkit._paths import show, spellings
 from autodiffkit._records import Record
 from autodiffkit._trees import Tree
 
@@ -26,7 +27,8 @@ def collect_vector(space: Tree, vector: Any, call: str) -> list[Array | None]:
     if names is None or isinstance(vector, Record):
         return space.collect(vector, (), call)
     by_name = isinstance(vector, dict)
-    if len(names) == 1 and not (by_name and names[0] in vector and _fits(space, vector, call)):
+    is_named = by_name and any(names[0] in spellings(str(key)) for key in vector)
+    if len(names) == 1 and not (is_named and _fits(space, vector, call)):
         return space.collect(vector, names, call)
     if not by_name:
         example = ", ".join(f"{name}=..." for name in names)
@@ -59,9 +61,9 @@ def filled(vector: list[Array | None], specs: Sequence[LeafSpec]) -> list[Array]
 
 def joined(vector: list[Array | None], specs: Sequence[LeafSpec]) -> Array:
     """The leaves laid end to end, in the dtype that they promote to; `None` is zero."""
-    leaves = filled(vector, specs)
+    leaves = [gathered(leaf) for leaf in filled(vector, specs)]
     dtype = promote(leaf.dtype for leaf in leaves)
-    return jnp.concatenate([leaf.reshape(-1).astype(dtype) for leaf in leaves])
+    return jnp.concatenate([cast(leaf.reshape(-1), dtype) for leaf in leaves])
 
 
 def multiply(
@@ -79,13 +81,13 @@ def multiply(
     """
 
     def product(i: int, j: int, leaf: Array) -> Array:
-        block = blocks[i][j]
+        block, leaf = gathered(blocks[i][j]), gathered(leaf)
         # block has axes [output..., source...]; what is contracted comes last or first
         left, right = (leaf, block) if transpose else (block, leaf)
         dtype = promote([left.dtype, right.dtype])
         return jnp.tensordot(
-            left.astype(dtype),
-            right.astype(dtype),
+            cast(left, dtype),
+            cast(right, dtype),
             axes=leaf.ndim,
             precision=jax.lax.Precision.HIGHEST,
             preferred_element_type=promote([dtype, jnp.float32]),
@@ -115,13 +117,13 @@ def summed(
             total = jnp.zeros(spec.shape, spec.dtype)
         elif is_complex(total.dtype) and not is_complex(spec.dtype):
             total = total.real
-        results.append(total.astype(spec.dtype))
+        results.append(cast(total, spec.dtype))
     return results
 
 
 def _sum(left: Array, right: Array) -> Array:
     dtype = promote([left.dtype, right.dtype])
-    return left.astype(dtype) + right.astype(dtype)
+    return cast(left, dtype) + cast(right, dtype)
 
 
 def matrix(
@@ -133,7 +135,7 @@ def matrix(
     rows = [
         jnp.concatenate(
             [
-                block.reshape(target.size, source.size).astype(dtype)
+                cast(gathered(block).reshape(target.size, source.size), dtype)
                 for block, source in zip(row, sources, strict=True)
             ],
             axis=1,
@@ -149,12 +151,17 @@ def labels(specs: Sequence[LeafSpec]) -> Labels:
 
 
 def refuse_batched(name: str, arrays: Sequence[Any], shapes: Sequence[tuple[int, ...]]) -> None:
-    """Refuses matrix methods on a result that `vmap` has batched.
+    """Refuses matrix methods on a result that `vmap` has batched, or of which parts are gone.
 
     Raises:
-        StructureError: If an array does not have the shape that it was made with.
+        StructureError: If an array does not have the shape that it was made with, or was deleted.
     """
     for array, shape in zip(arrays, shapes, strict=True):
+        if is_deleted(array):
+            raise StructureError(
+                f"{name}: an array of this result has been donated or deleted. A linear map keeps "
+                "arrays of the arguments: do not donate them (donate_argnums) while it is in use."
+            )
         if jnp.shape(array) != shape:
             raise StructureError(
                 f"{name}: this result has an array of shape {list(jnp.shape(array))} where its "
