@@ -1,7 +1,7 @@
 """Transforms that are compiled ahead of time."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import Any, Generic, NoReturn, ParamSpec, TypeVar
 
 import equinox as eqx
 import jax
@@ -32,6 +32,19 @@ class Compiled(Generic[P, D]):
         self._treedef: Any = jtu.tree_structure(moving)
         self._moving = moving  # structures in the place of arrays
         self._fixed = fixed
+        self._wide = bool(jax.config.read("jax_enable_x64"))
+
+    def __copy__(self) -> "Compiled[P, D]":
+        return self  # what is compiled does not change
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Compiled[P, D]":
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"{self._call}: what was compiled for the devices of this process cannot be pickled; "
+            "pickle the transform, and compile it again where it is unpickled"
+        )
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> D:
         """What the transform gives.
@@ -48,7 +61,8 @@ class Compiled(Generic[P, D]):
         """
         moving, fixed = _divided(args, kwargs)
         self._refuse_others(moving, fixed)
-        return self._compiled(moving)
+        with jax.enable_x64(self._wide):  # a float is as wide as when this was compiled
+            return self._compiled(moving)
 
     def memory_analysis(self) -> Any:
         """The bytes of arguments, result and temporaries, as XLA counts them.

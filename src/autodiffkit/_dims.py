@@ -41,7 +41,7 @@ class Dim:
     is_by_path: bool = False
 
 
-@functools.cache
+@functools.lru_cache(maxsize=4096)
 def dims_of(dim_str: str) -> tuple[Dim, ...]:
     """The dimensions of an annotation that jaxtyping has accepted."""
     return tuple(map(_dim, dim_str.split()))
@@ -201,7 +201,7 @@ def _has_axes(hint: ArrayType) -> bool:
     return any(not dim.is_variadic for dim in dims_of(hint.dim_str))
 
 
-@functools.cache
+@functools.lru_cache(maxsize=4096)
 def accepts(kind: Any, dtype: Any) -> bool:
     """Whether a dtype of jaxtyping stands for this one."""
     anything: Any = kind[Any, "..."]

@@ -116,7 +116,7 @@ class Paired(Stored):
         stacks = [
             jnp.concatenate(
                 [
-                    whole[part].reshape(target.size, first.size, -1)
+                    whole[part].reshape(target.size, first.size, whole.shape[-1])
                     for first, (_, part) in zip(self._domain.specs, rows, strict=False)
                 ],
                 axis=1,
@@ -137,7 +137,9 @@ class Paired(Stored):
         # The array has axes [output, row, column]; each row of blocks [output..., first...].
         size = self._domain.size
         return jnp.concatenate([
-            array[outer, inner].reshape(-1, size)
+            array[outer, inner].reshape(
+                (outer.stop - outer.start) * (inner.stop - inner.start), size
+            )
             for outer in slices(self._outputs.specs)
             for inner in slices(self._domain.specs)
         ])

@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import logging
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from autodiffkit._cost import Work
 from autodiffkit._errors import columns, listed
@@ -69,8 +69,23 @@ class Plan:
     _schedule: Schedule
     _obstacles: tuple[str, ...]
     parts: "tuple[Plan, ...]" = ()
+    _text: str | None = None  # of a plan that was pickled, which has lost its program
+
+    def __copy__(self) -> "Plan":
+        return self  # a plan does not change
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Plan":
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # What is swept is a program, which cannot be pickled; what is said of it can.
+        lost = {"_choice": None, "_schedule": None, "_text": str(self)}
+        state = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return _restored, (state | lost,)
 
     def __str__(self) -> str:
+        if self._text is not None:
+            return self._text
         if self.parts:
             head = f"Plan of {self._call}: {len(self.parts)} parts"
             shown = (str(part).split(": ", 1)[1] for part in self.parts)
@@ -263,6 +278,11 @@ class Plan:
             f"and {self.reverse_sweeps} reverse sweeps; {self.reason}"
             + (f"; of the first derivative, {self.gradient.summary}" if self.gradient else "")
         )
+
+
+def _restored(state: dict[str, Any]) -> Plan:
+    """A plan from its pickle."""
+    return Plan(**state)
 
 
 def joined_plans(plans: Sequence[Plan]) -> Plan:

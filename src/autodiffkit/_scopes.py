@@ -122,6 +122,6 @@ def _is_usable(name: str) -> bool:
     return name.isidentifier() and not keyword.iskeyword(name)
 
 
-@functools.cache
+@functools.lru_cache(maxsize=1024)
 def _signature(names: tuple[str, ...]) -> Signature:
     return Signature([Parameter(name, Parameter.KEYWORD_ONLY) for name in names])

@@ -122,6 +122,11 @@ class Transform(eqx.Module, Generic[P, R]):
             with contextlib.suppress(AttributeError):
                 setattr(self, name, getattr(function, name))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The annotations stay with the function: `jax.Array` cannot be pickled.
+        state = {k: value for k, value in vars(self).items() if k != "__annotations__"}
+        return _restored, (type(self), state)
+
     @property
     def __wrapped__(self) -> Callable[P, R]:
         held = self._function
@@ -244,6 +249,17 @@ class Transform(eqx.Module, Generic[P, R]):
             flat = self._flat(args, kwargs)
             plans.append(self._plan(flat, flat.selected))
         return plans[0]
+
+
+def _restored(kind: type[Transform[Any, Any]], state: dict[str, Any]) -> Transform[Any, Any]:
+    """A transform from its pickle."""
+    transform = object.__new__(kind)
+    for name, value in state.items():
+        object.__setattr__(transform, name, value)
+    with contextlib.suppress(AttributeError):
+        annotations = transform.__wrapped__.__annotations__
+        object.__setattr__(transform, "__annotations__", annotations)
+    return transform
 
 
 class JacobianTransform(Transform[P, R]):
