@@ -30,6 +30,25 @@ def tests(session: nox.Session) -> None:
     session.run("pytest", "-n", "2", "--cov", "--cov-report=term-missing:skip-covered")
 
 
+@nox.session(default=False)
+def fuzz(session: nox.Session) -> None:
+    """The properties of 5000 random programs, or of as many as `-- --programs 20000` says.
+
+    A failure is printed as the source of a program and its call, reduced to what matters.
+    """
+    install(session, "tests", extras="[plot]")
+    # Compilation is nearly all of the time, and what is compiled runs a few times.
+    quickly = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+    session.run(
+        "pytest",
+        "tests/test_properties.py",
+        "tests/test_properties_of_calls.py",
+        *("-n", "2", "--programs", "5000"),
+        *session.posargs,
+        env={"XLA_FLAGS": quickly},
+    )
+
+
 @nox.session(name="tests-lowest")
 def tests_lowest(session: nox.Session) -> None:
     """The tests with the lowest versions that pyproject.toml declares."""

@@ -4,11 +4,18 @@ import os
 import random
 import tempfile
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import pytest
 
 _SEED = int(os.environ.get("AUTODIFFKIT_TEST_SEED", random.SystemRandom().randrange(2**31)))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--programs", type=int, help="random programs in the property tests; a few without it"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -18,6 +25,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.add_cleanup(cache.cleanup)
         os.environ["AUTODIFFKIT_TEST_CACHE"] = cache.name
         os.environ["AUTODIFFKIT_TEST_SEED"] = str(_SEED)
+        os.environ["AUTODIFFKIT_TEST_PROGRAMS"] = str(config.getoption("--programs") or 0)
     jax.config.update("jax_compilation_cache_dir", os.environ["AUTODIFFKIT_TEST_CACHE"])
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -26,6 +34,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_report_header() -> str:
     return f"random seed: {os.environ['AUTODIFFKIT_TEST_SEED']} (AUTODIFFKIT_TEST_SEED repeats it)"
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    reports = [report for found in terminalreporter.stats.values() for report in found]
+    calls = [x for x in reports if getattr(x, "when", None) == "call"]
+    properties = [pair for x in calls for pair in x.user_properties]
+    if programs := sum(count for name, count in properties if name == "programs"):
+        terminalreporter.write_line(f"{programs} random programs")
 
 
 @pytest.fixture
