@@ -131,6 +131,25 @@ def test_what_blocks_one_mode_each_is_differentiated_in_parts(parts, sweeps, eag
     assert jnp.allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("eager", [True, False])
+@pytest.mark.parametrize("place", ["unused", "auxiliary", "not selected"])
+def test_a_rule_beside_the_path_does_not_stop_forward_mode(place, eager):
+    recursive = jax.custom_vjp(jnp.square)
+    recursive.defvjp(lambda x: (recursive(x), x), lambda x, g: (2 * x * g,))
+
+    def f(x):
+        out = MIXING @ lax.cond(jnp.sum(x) < 100, LOOP, lambda x: x, MIXING @ x)
+        beside = jnp.sum(recursive(x))
+        outs = {"unused": out, "auxiliary": (out, beside), "not selected": {"a": out, "b": beside}}
+        return outs[place]
+
+    options = {"auxiliary": {"has_aux": True}, "not selected": {"of": "a"}}.get(place, {})
+    J = adk.jacobian(f, **options)
+    found = (J if eager else jax.jit(J))(X).as_matrix()
+    expected = jax.jacfwd(lambda x: MIXING @ loop(MIXING @ x))(X)
+    assert jnp.allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("transform", [adk.jacobian, adk.hessian])
 def test_what_is_neither_pushed_nor_pulled_through_says_why(transform):
     def f(x):

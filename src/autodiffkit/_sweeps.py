@@ -174,24 +174,35 @@ class StagedSweeps(TracedSweeps):
 
     def run(self, schedule: Schedule) -> tuple[list[Array], list[Any], BlockTable]:
         """The outputs, the rest and the blocks, by sweeps without an obstacle."""
-        traced = self._tried.get(schedule)
+        is_fused = self._is_fused(schedule)
+        may_refuse = is_fused and self.has_rules
+        traced = self._traced(schedule) if may_refuse else self._tried.get(schedule)
         assert not isinstance(traced, Exception)
-        return self._sweep(schedule, self._primals) if traced is None else traced()
+        if traced is not None:
+            return traced()
+        return (self._forward if is_fused else self._sweep)(schedule, self._primals)
+
+    def _is_fused(self, schedule: Schedule) -> bool:
+        staged = self._staged
+        is_separated = staged.linearization.is_separated
+        return schedule.is_forward and not (is_separated or staged.has_ordered_effects)
 
     def _traced(self, schedule: Schedule) -> Callable[[], Any] | Exception:
         if schedule not in self._tried:
-            self._tried[schedule] = _traced(functools.partial(self._sweep, schedule), self._primals)
+            traced: Any = None
+            if self._is_fused(schedule):
+                traced = _traced(functools.partial(self._forward, schedule), self._primals)
+            # The function may hold a rule that cannot be pushed through in what nothing reads, or
+            # in what is not differentiated. The linear program does not.
+            if traced is None or isinstance(traced, Exception):
+                traced = _traced(functools.partial(self._sweep, schedule), self._primals)
+            self._tried[schedule] = traced
         return self._tried[schedule]
 
     def _sweep(
         self, schedule: Schedule, primals: Sequence[Array]
     ) -> tuple[list[Array], list[Any], BlockTable]:
-        linearization = self._staged.linearization
-        fused = schedule.is_forward and not linearization.is_separated
-        if fused and not self._staged.has_ordered_effects:
-            outs, rest, blocks = self._forward(schedule, primals)
-            return outs, rest, mirrored(blocks, schedule.mirrored, self.ends)
-        outs, rest, linear = linearization(*primals)
+        outs, rest, linear = self._staged.linearization(*primals)
         return outs, rest, sweep(linear, schedule, self.ends)
 
     def _forward(
@@ -202,7 +213,8 @@ class StagedSweeps(TracedSweeps):
         live = [j for j, variable in enumerate(network.sources) if variable is not None]
         if not live:
             outs, rest = self._staged(*given)
-            return outs, rest, pushed_blocks([None] * len(ends.targets), ends, network)
+            blocks = pushed_blocks([None] * len(ends.targets), ends, network)
+            return outs, rest, mirrored(blocks, schedule.mirrored, ends)
 
         def evaluate(*moving: Array) -> tuple[list[Array], list[Any]]:
             primals = list(given)
@@ -219,7 +231,8 @@ class StagedSweeps(TracedSweeps):
         structs = [ends.sources[j].struct for j in live]
         directions = Directions(structs, 1.0, network.complex_directions, axis)
         outs, rest, tangents = batch(push, directions, (None, None, -1))
-        return outs, rest, pushed_blocks(tangents, ends, network)
+        blocks = pushed_blocks(tangents, ends, network)
+        return outs, rest, mirrored(blocks, schedule.mirrored, ends)
 
 
 def prepare(function: FlatFunction, primals: Sequence[Array]) -> EagerSweeps | StagedSweeps:
