@@ -205,6 +205,18 @@ OF_KINDS = "a path, a glob or a tuple of these"
         "jacobian(product): there is no mode ['fwd']; it is one of 'auto', 'fwd', 'rev'.",
     ),
     (
+        "an array as mode",
+        adk.ModeError,
+        lambda: adk.jacobian(product, mode=np.zeros(2)),
+        "jacobian(product): there is no mode array([0., 0.]); it is one of 'auto', 'fwd', 'rev'.",
+    ),
+    (
+        "an array as layout",
+        adk.SelectionError,
+        lambda: adk.jacobian(product, layout=np.zeros(2)),
+        "jacobian(product): there is no layout array([0., 0.]); it is one of 'dense', 'compact'.",
+    ),
+    (
         "empty wrt",
         adk.SelectionError,
         lambda: adk.grad(product, wrt=()),

@@ -1,7 +1,7 @@
 """Which sweeps compute a derivative: the choice, asked about until nothing stands in its way."""
 
 from collections.abc import Collection, Iterable, Sequence
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from autodiffkit._block_table import worth_packing
 from autodiffkit._choice import Blocked, choose
@@ -49,23 +49,23 @@ class Sweepable(Protocol):
         ...
 
 
-def check_mode(call: str, mode: str) -> None:
+def check_mode(call: str, mode: Any) -> None:
     """Refuses a mode that there is not.
 
     Raises:
         ModeError: Naming the modes there are.
     """
-    if mode not in MODES:
+    if not isinstance(mode, str) or mode not in MODES:  # an array compares by entries
         raise ModeError(f"{call}: there is no mode {mode!r}; it is one of 'auto', 'fwd', 'rev'.")
 
 
-def check_layout(call: str, layout: str, *, has_blocks: bool) -> None:
+def check_layout(call: str, layout: Any, *, has_blocks: bool) -> None:
     """Refuses a layout that there is not.
 
     Raises:
         SelectionError: Naming the layouts there are.
     """
-    if layout not in LAYOUTS:
+    if not isinstance(layout, str) or layout not in LAYOUTS:
         raise SelectionError(
             f"{call}: there is no layout {layout!r}; it is one of 'dense', 'compact'."
         )
