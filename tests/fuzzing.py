@@ -15,7 +15,7 @@ import hypothesis
 import jax
 import pytest
 
-FEW, SHARD = 60, 40
+FEW, SHARD = 50, 40
 SETTINGS: dict[str, Any] = {
     "deadline": None,
     "database": None,
