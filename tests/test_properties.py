@@ -56,14 +56,14 @@ def test_jacobians_are_those_of_jax(program, data):
         close(ours, theirs, program)
 
 
-@fuzz(0.15, program=programs(scalar=True, steps=5), data=st.data())
+@fuzz(0.1, program=programs(scalar=True, steps=5), data=st.data())
 def test_hessians_are_those_of_jax(program, data):
     options = {"mode": data.draw(modes(program.rules)), **data.draw(OPTIONS)}
     how, flat = data.draw(HOW), flat_of(program)
     # Where one direction does not serve the whole function, only what joins both can.
-    verbs = [adk.hessian, adk.hvp, adk.hessian_diagonal, adk.laplacian]
-    verb = data.draw(st.sampled_from(verbs[:1] if program.rules == "vw" else verbs))
-    if verb is adk.hvp:
+    verbs = [adk.hessian, adk.grad, adk.hvp, adk.hessian_diagonal, adk.laplacian]
+    verb = data.draw(st.sampled_from(verbs[:2] if program.rules == "vw" else verbs))
+    if verb in {adk.hvp, adk.grad}:
         options.pop("layout", None)
     elif verb is not adk.hessian:
         options = {}
@@ -77,13 +77,38 @@ def test_hessians_are_those_of_jax(program, data):
     if verb is adk.laplacian:
         matches(found.laplacian, np.trace(expected))
         return
-    close(ravelled(found.grad.tree), gradient, program)
+    G = found if verb is adk.grad else found.grad
+    close(ravelled(G.tree), gradient, program)
+    if verb is adk.grad:
+        return
     if verb is adk.hessian_diagonal:
         matches(ravelled(found.diagonal), np.diag(expected))
     else:
         matches(found.as_matrix(), expected)
         v = vector(found.in_structure, 3)
         matches(ravelled(found.mv(v)), expected @ ravelled(v))
+
+
+@fuzz(0.05, program=programs(rules=False, steps=4), data=st.data())
+def test_hessians_of_several_outputs_are_those_of_jax(program, data):
+    options = {"mode": data.draw(modes("")), **data.draw(st.just({}) | LIMITS)}
+    how, flat = data.draw(HOW), flat_of(program)
+    H = called(how, adk.hessian(program.function, **options), flat)
+    first = Flat(lambda *point: jax.jacfwd(flat.outputs, numbers)(*point), (*flat.point,), {})
+    numbers = tuple(range(len(flat.point)))
+    rows = jacobian_of_jax(first)
+    # Those of a block of the first derivative stand together, by output and by input.
+    n, start, found = sum(x.size for x in flat.point), 0, []
+    for out in flat.outputs(*flat.point):
+        blocks = []
+        for x in flat.point:
+            stop = start + out.size * x.size
+            blocks.append(rows[start:stop].reshape(out.size, x.size, n))
+            start = stop
+        found.append(np.concatenate(blocks, axis=1))
+    expected = np.concatenate(found)
+    matrix = np.asarray(H.as_matrix())
+    close(matrix.reshape(expected.shape), expected, program, factor=10)
 
 
 @fuzz(
@@ -131,8 +156,7 @@ def test_products_are_those_of_the_matrix(program, data):
         for product in (pushed, J @ v, J.T.rmv(v)):
             matches(ravelled(product), A @ x)
         if not program.rules:
-            plain = jax.jvp(lambda *p: flat.outputs(*p), flat.point, jax.tree.leaves(v))[1]
-            matches(ravelled(plain), A @ x)
+            matches(ravelled(jax.jvp(flat.outputs, flat.point, jax.tree.leaves(v))[1]), A @ x)
         # What is left out counts as zero.
         first = J.column_labels[0][0].partition(".")[0]
         part = np.concatenate([
@@ -144,6 +168,8 @@ def test_products_are_those_of_the_matrix(program, data):
         assert jax.tree.structure(pulled) == jax.tree.structure(J.in_structure)
         for product in (pulled, J.T @ w, J.T.mv(w)):
             matches(ravelled(product), y @ A)
+        if not program.rules:
+            matches(ravelled(jax.vjp(flat.outputs, *flat.point)[1](jax.tree.leaves(w))), y @ A)
     if stored or not program.rules:
         matches(y @ ravelled(J.mv(v)), ravelled(J.rmv(w)) @ x)
 
