@@ -410,3 +410,11 @@ def test_what_has_several_outputs_or_is_complex_says_so():
         adk.hessian(singular)(X).solve(y=X)
     with pytest.raises(adk.StructureError, match="R-linear"):
         adk.jacobian(lambda x: jax.lax.complex(x, x))(X).lstsq(X)
+
+
+@pytest.mark.parametrize("n", [0, 2])
+def test_a_hessian_of_several_outputs_by_an_empty_argument(n):
+    H = adk.hessian(lambda x, e: jnp.stack([x @ x + jnp.sum(e), x @ x]))(jnp.ones(n), jnp.ones(0))
+    matrix = H.as_matrix()
+    np.testing.assert_array_equal(matrix, 2 * np.stack([np.eye(n)] * 2))
+    np.testing.assert_array_equal(H.from_matrix(matrix).as_matrix(), matrix)
