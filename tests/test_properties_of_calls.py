@@ -46,7 +46,8 @@ def test_names_trees_and_matrices_are_of_one_mind(program, data):
                 entries = A[row, part]
                 np.testing.assert_array_equal(np.reshape(block, entries.shape), entries)
     for name in {path.partition(".")[0] for path, _ in columns}:
-        if not hasattr(type(J), name):
+        # What Python itself looks for, and names of methods, are reached by path alone.
+        if not hasattr(type(J), name) and not name.startswith("__"):
             assert jax.tree.structure(getattr(J, name)) == jax.tree.structure(J.wrt(name))
     np.testing.assert_array_equal(J.from_matrix(A).as_matrix(), A)
 
