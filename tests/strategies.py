@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from hypothesis import Phase
 from hypothesis import strategies as st
 
-from operations import KINDS, ONE_WAY, PAIRS, SINGULAR, TABLE, Draw, Fields, Var, spelled
+from templates import KINDS, ONE_WAY, PAIRS, SINGULAR, TABLE, Draw, Fields, Var, spelled
 from vocabulary import NAMES, PLAIN, array
 
 LARGEST = 24  # entries of a variable: programs are small, so that there can be many

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 import autodiffkit as adk
 from fuzzing import fuzz
-from operations import ONE_WAY, SINGULAR, TABLE
 from oracles import (
     Flat,
     called,
@@ -27,6 +26,7 @@ from oracles import (
 )
 from probes import SEEN, probe
 from strategies import HOW, LIMITS, OPTIONS, composed, modes, programs
+from templates import ONE_WAY, SINGULAR, TABLE
 
 
 @pytest.fixture(autouse=True)
