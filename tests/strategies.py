@@ -1,7 +1,7 @@
 """Hypothesis strategies: programs as sources with the arguments of a call, and selections.
 
 A program is the text of a function and of a call of it, so that what a failing example prints
-can be run as it is. It is composed of the templates in `operations.py`, one line each.
+can be run as it is. It is composed of the templates in `templates.py`, one line each.
 """
 
 import dataclasses
