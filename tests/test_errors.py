@@ -801,7 +801,8 @@ def test_a_function_that_jax_cannot_differentiate(transform):
     assert message(adk.ModeError, lambda: transform(callback)(X)).startswith(
         f"{name}(callback): JAX evaluates this function but cannot differentiate it in any mode. "
         "Hold constant what enters the operation that refuses (wrt=, jax.lax.stop_gradient), or "
-        f"give it a rule of its own (jax.custom_jvp).\n  {NO_CALLBACK}"
+        "give it a rule of its own (jax.custom_jvp, jax.custom_vjp).\n  cannot push through "
+        f"pure_callback at {place(callback, 'jax.pure_callback')}: {NO_CALLBACK}"
     )
 
 

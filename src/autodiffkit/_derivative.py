@@ -28,6 +28,7 @@ from autodiffkit._paths import show
 from autodiffkit._plan import Plan, joined_plans, log
 from autodiffkit._planning import Sweepable
 from autodiffkit._program import FlatFunction, Linear, linearize, reason
+from autodiffkit._refusals import refusal
 from autodiffkit._schedule import Schedule
 from autodiffkit._selection import rectangles, select_blocks
 from autodiffkit._sweeps import (
@@ -95,7 +96,7 @@ def _planned(flat: FlatCall, sweeps: Sweepable, mode: str, **options: Any) -> tu
     except _OWN_ERRORS:
         raise
     except Exception as error:  # linearising a function that has been staged
-        raise _not_differentiable(flat, error) from error
+        raise _not_differentiable(flat, error, getattr(sweeps, "staged", None)) from error
 
 
 def _refuse_unshared(flat: FlatCall, blocks: BlockTable, plan: Plan, schedule: Schedule) -> None:
@@ -197,7 +198,7 @@ def _prepared(
             jax.eval_shape(flat, *selected) if is_staging() else flat(*selected)
         except Exception:  # the function itself is at fault: its error is the user's
             raise error from None
-        raise _not_differentiable(flat, error) from error
+        raise _not_differentiable(flat, error, function, selected) from error
 
 
 def _linearized(flat: FlatCall, sweeps: Sweeps) -> tuple[list[Array], list[Any], Linear]:
@@ -206,14 +207,21 @@ def _linearized(flat: FlatCall, sweeps: Sweeps) -> tuple[list[Array], list[Any],
     except _OWN_ERRORS:
         raise
     except Exception as error:  # the function has been staged: it can be evaluated
-        raise _not_differentiable(flat, error) from error
+        raise _not_differentiable(flat, error, getattr(sweeps, "staged", None)) from error
 
 
-def _not_differentiable(flat: FlatCall, error: Exception) -> ModeError:
+def _not_differentiable(
+    flat: FlatCall,
+    error: Exception,
+    function: FlatFunction | None = None,
+    selected: Sequence[Any] | None = None,
+) -> ModeError:
+    functions = dict.fromkeys([flat, function or flat])
+    why = refusal(functions, flat.selected if selected is None else selected, error)
     return ModeError(
         f"{flat.call}: JAX evaluates this function but cannot differentiate it in any mode. Hold "
         "constant what enters the operation that refuses (wrt=, jax.lax.stop_gradient), or give it "
-        "a rule of its own (jax.custom_jvp)." + listed([reason(error)])
+        "a rule of its own (jax.custom_jvp, jax.custom_vjp)." + listed([why])
     )
 
 

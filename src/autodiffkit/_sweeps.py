@@ -119,7 +119,7 @@ class TracedSweeps:
     """A flat function whose linear program is all that is wanted: it is planned, not swept."""
 
     def __init__(self, function: FlatFunction, primals: Sequence[Array]) -> None:
-        self._staged = Staged(function, primals)
+        self.staged = Staged(function, primals)
 
     @property
     def has_rules(self) -> bool:
@@ -134,12 +134,12 @@ class TracedSweeps:
     @property
     def program(self) -> Program:
         """The linear program; nothing is evaluated."""
-        return self._staged.linearization.program
+        return self.staged.linearization.program
 
     @property
     def kept(self) -> int:
         """The bytes of residuals that plain forward mode, fused with the value, never stores."""
-        return self._staged.linearization.kept
+        return self.staged.linearization.kept
 
     def obstacle(self, schedule: Schedule) -> Exception | None:
         """None is looked for: of a plan alone, each equation is asked."""
@@ -160,12 +160,12 @@ class StagedSweeps(TracedSweeps):
     @property
     def has_rules(self) -> bool:
         """Whether derivatives come from rules of the user's own."""
-        return self._staged.has_rules
+        return self.staged.has_rules
 
     @functools.cached_property
     def linearized(self) -> tuple[list[Array], list[Any], Linear]:
         """The outputs, the rest, and the tangent map as a linear program."""
-        return self._staged.linearization(*self._primals)
+        return self.staged.linearization(*self._primals)
 
     def obstacle(self, schedule: Schedule) -> Exception | None:
         """Why sweeps are impossible for this function, `None` if they are possible."""
@@ -183,7 +183,7 @@ class StagedSweeps(TracedSweeps):
         return (self._forward if is_fused else self._sweep)(schedule, self._primals)
 
     def _is_fused(self, schedule: Schedule) -> bool:
-        staged = self._staged
+        staged = self.staged
         is_separated = staged.linearization.is_separated
         return schedule.is_forward and not (is_separated or staged.has_ordered_effects)
 
@@ -202,7 +202,7 @@ class StagedSweeps(TracedSweeps):
     def _sweep(
         self, schedule: Schedule, primals: Sequence[Array]
     ) -> tuple[list[Array], list[Any], BlockTable]:
-        outs, rest, linear = self._staged.linearization(*primals)
+        outs, rest, linear = self.staged.linearization(*primals)
         return outs, rest, sweep(linear, schedule, self.ends)
 
     def _forward(
@@ -212,7 +212,7 @@ class StagedSweeps(TracedSweeps):
         ends, network = self.ends, schedule.network
         live = [j for j, variable in enumerate(network.sources) if variable is not None]
         if not live:
-            outs, rest = self._staged(*given)
+            outs, rest = self.staged(*given)
             blocks = pushed_blocks([None] * len(ends.targets), ends, network)
             return outs, rest, mirrored(blocks, schedule.mirrored, ends)
 
@@ -220,7 +220,7 @@ class StagedSweeps(TracedSweeps):
             primals = list(given)
             for j, primal in zip(live, moving, strict=True):
                 primals[j] = primal
-            return self._staged(*primals)
+            return self.staged(*primals)
 
         def push(unit: list[Array]) -> tuple[list[Array], list[Any], list[Array]]:
             primals = [given[j] for j in live]
