@@ -27,7 +27,7 @@ from autodiffkit._memory import refuse_too_large
 from autodiffkit._paths import show
 from autodiffkit._plan import Plan, joined_plans, log
 from autodiffkit._planning import Sweepable
-from autodiffkit._program import FlatFunction, Linear, linearize, reason
+from autodiffkit._program import NOT_REFUSALS, FlatFunction, Linear, linearize, reason
 from autodiffkit._refusals import refusal
 from autodiffkit._schedule import Schedule
 from autodiffkit._selection import rectangles, select_blocks
@@ -44,9 +44,6 @@ from autodiffkit._trees import Tree, Values
 
 Sweeps = EagerSweeps | StagedSweeps
 T = TypeVar("T")
-
-# What is no refusal of JAX to differentiate: ours, and what happens as the function runs.
-_OWN_ERRORS = (AutodiffError, FloatingPointError, jax.errors.JaxRuntimeError)
 
 _NONE = BlockTable((), (), ())
 
@@ -93,7 +90,7 @@ def _planned(flat: FlatCall, sweeps: Sweepable, mode: str, **options: Any) -> tu
     options.setdefault("limits", flat.limits)
     try:
         return plan_again(flat.call, sweeps, mode, **options)
-    except _OWN_ERRORS:
+    except NOT_REFUSALS:
         raise
     except Exception as error:  # linearising a function that has been staged
         raise _not_differentiable(flat, error, getattr(sweeps, "staged", None)) from error
@@ -190,7 +187,7 @@ def _prepared(
     """
     try:
         return make(function, selected)
-    except _OWN_ERRORS:
+    except NOT_REFUSALS:
         raise
     except Exception as error:
         try:
@@ -204,7 +201,7 @@ def _prepared(
 def _linearized(flat: FlatCall, sweeps: Sweeps) -> tuple[list[Array], list[Any], Linear]:
     try:
         return sweeps.linearized
-    except _OWN_ERRORS:
+    except NOT_REFUSALS:
         raise
     except Exception as error:  # the function has been staged: it can be evaluated
         raise _not_differentiable(flat, error, getattr(sweeps, "staged", None)) from error

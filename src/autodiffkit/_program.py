@@ -18,6 +18,7 @@ from jaxtyping import Array
 from autodiffkit._cost import nbytes
 from autodiffkit._devices import local
 from autodiffkit._effects import loses_callbacks, silenced
+from autodiffkit._errors import AutodiffError
 from autodiffkit._jax_compat import is_explicit, is_ordered, is_reference, struct_of, typed, varying
 from autodiffkit._jaxprs import (
     among,
@@ -34,6 +35,10 @@ from autodiffkit._jaxprs import (
     separated,
 )
 from autodiffkit._leaves import is_inexact
+from autodiffkit._unseparated import separable
+
+# What is no refusal of JAX to differentiate: ours, and what happens as the function runs.
+NOT_REFUSALS = (AutodiffError, FloatingPointError, jax.errors.JaxRuntimeError)
 
 FlatFunction = Callable[..., tuple[list[Array], list[Any]]]
 
@@ -66,6 +71,15 @@ class Staged:
     @functools.cached_property
     def linearization(self) -> "Linearization":
         """The function with its residuals, and the linear program; nothing is evaluated."""
+        try:
+            return self._separated() or self._linearized()
+        except NOT_REFUSALS:
+            raise
+        except Exception:  # any equation may refuse, each in its own way
+            function = separable(self, self._structs)
+            if function is None:
+                raise
+        self.closed = jax.make_jaxpr(function)(*self._structs)
         return self._separated() or self._linearized()
 
     def _separated(self) -> "Linearization | None":
@@ -97,7 +111,7 @@ class Staged:
         programs: list[Program] = []
 
         def evaluate(*primals: Array) -> Any:
-            outs, rest, linear = linearize(self, primals)
+            outs, rest, linear = _linearize(self, primals)
             programs.append(linear.program)
             return outs, rest, linear.residuals
 
@@ -193,6 +207,20 @@ def linearize(
     function: FlatFunction, primals: Sequence[Array]
 ) -> tuple[list[Array], list[Any], Linear]:
     """Evaluates a flat function once, for its results and its tangent map there."""
+    try:
+        return _linearize(function, primals)
+    except NOT_REFUSALS:
+        raise
+    except Exception:  # any equation may refuse, each in its own way
+        again = separable(function, primals)
+        if again is None:
+            raise
+        return _linearize(again, primals)
+
+
+def _linearize(
+    function: FlatFunction, primals: Sequence[Array]
+) -> tuple[list[Array], list[Any], Linear]:
     outs, tangent_map, rest = jax.linearize(function, *primals, has_aux=True)
 
     # By a name of its own: JAX asks for that of what it traces, and prints this map, all of it.

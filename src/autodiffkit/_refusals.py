@@ -9,9 +9,9 @@ import jax
 import jax.extend.core as jex
 from jax.extend.core import primitives
 
-from autodiffkit._jaxprs import alone, among, describe
-from autodiffkit._leaves import is_inexact
+from autodiffkit._jaxprs import among, describe
 from autodiffkit._program import reason
+from autodiffkit._unseparated import is_floating, obstacle
 
 
 def refusal(
@@ -46,43 +46,17 @@ def refusal(
 
 def _first(jaxpr: Any, moving: Sequence[Any]) -> tuple[Any, Exception] | None:
     """The first equation that cannot be pushed through, in the innermost program."""
-    found = {x for x in moving if _is_floating(x)}
+    found = {x for x in moving if is_floating(x)}
     for equation in jaxpr.eqns:
         flags = among(equation.invars, found)
         if not any(flags):
             continue
-        found.update(filter(_is_floating, equation.outvars))
-        why = _obstacle(equation, flags)
+        found.update(filter(is_floating, equation.outvars))
+        why = obstacle(equation, flags)
         if why is None:
             continue
         inside = (_first(body, inputs) for body, inputs in _bodies(equation, flags))
         return next((x for x in inside if x is not None), (equation, why))
-    return None
-
-
-def _is_floating(variable: Any) -> bool:
-    return is_inexact(getattr(variable.aval, "dtype", bool))
-
-
-def _obstacle(equation: Any, flags: Sequence[bool]) -> Exception | None:
-    """Why an equation cannot be pushed through, found by tracing it alone."""
-    jaxpr, operands = alone(equation, _is_floating)
-    structs = [jax.ShapeDtypeStruct(x.aval.shape, x.aval.dtype) for x in jaxpr.invars]
-    moving = [i for i, k in enumerate(operands) if flags[k]]
-
-    def push(values: list[Any], tangents: list[Any]) -> Any:
-        def evaluate(*moved: Any) -> Any:
-            given = list(values)
-            for i, value in zip(moving, moved, strict=True):
-                given[i] = value
-            return jex.jaxpr_as_fun(jex.ClosedJaxpr(jaxpr, ()))(*given)
-
-        return jax.jvp(evaluate, [values[i] for i in moving], tangents)
-
-    try:
-        jax.eval_shape(push, structs, [structs[i] for i in moving])
-    except Exception as error:  # any equation may refuse, each in its own way
-        return error
     return None
 
 
@@ -122,10 +96,10 @@ def _bodies(equation: Any, flags: Sequence[bool]) -> Iterator[tuple[Any, list[An
 
 def _moved(jaxpr: Any, moving: Sequence[Any]) -> list[bool]:
     """Which results depend on variables."""
-    found = {x for x in moving if _is_floating(x)}
+    found = {x for x in moving if is_floating(x)}
     for equation in jaxpr.eqns:
         if any(among(equation.invars, found)):
-            found.update(filter(_is_floating, equation.outvars))
+            found.update(filter(is_floating, equation.outvars))
     return among(jaxpr.outvars, found)
 
 

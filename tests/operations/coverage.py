@@ -1,0 +1,43 @@
+"""Which primitives the operations have, and which are left out."""
+
+import functools
+
+import jax
+import jax.extend.core as jex
+
+from operations.registry import OPERATIONS, Operation, parts
+
+
+@functools.cache
+def primitives_of(operation: Operation) -> frozenset[str]:
+    """The primitives that depend on the inputs of an operation, also in programs inside."""
+    dtype = operation.dtypes[0]
+    function, primals = parts(operation, dtype)
+    found: set[str] = set()
+
+    def visit(jaxpr, moving):
+        moving = set(moving)
+        for equation in jaxpr.eqns:
+            inputs = [x for x in equation.invars if not isinstance(x, jex.Literal)]
+            if moving.isdisjoint(inputs):
+                continue
+            found.add(equation.primitive.name)
+            moving.update(equation.outvars)
+            for body in jex.jaxprs_in_params(equation.params):
+                visit(body, body.invars)
+
+    jaxpr = jax.make_jaxpr(function)(*primals).jaxpr
+    visit(jaxpr, jaxpr.invars)
+    return frozenset(found)
+
+
+def cover() -> list[Operation]:
+    """Few operations that have all primitives."""
+    left = set().union(*map(primitives_of, OPERATIONS.values()))
+    chosen = []
+    # Simple operations first: what they have, larger ones need not be asked for.
+    for operation in sorted(OPERATIONS.values(), key=lambda x: len(primitives_of(x))):
+        if left & primitives_of(operation):
+            left -= primitives_of(operation)
+            chosen.append(operation)
+    return chosen
