@@ -182,6 +182,35 @@ case(
 )
 case("scatter-add", "segments", "kj->lj", lambda y: jax.ops.segment_sum(y, INDEX, 4), (3, 2))
 
+TWO = lax.ScatterDimensionNumbers((1,), (0,), (0,))
+case(
+    "scatter-sub",
+    "rows",
+    "ij,kj->lj",
+    lambda x, y: lax.scatter_sub(x, INDEX[:, None], y, TWO),
+    (4, 2),
+    (3, 2),
+)
+UNIQUE = {"unique_indices": True}
+case(
+    "scatter",
+    "rows",
+    "ij,kj->lj",
+    lambda x, y: x.at[np.array([3, 0])].set(y, **UNIQUE),
+    (4, 2),
+    (2, 2),
+)
+case(
+    "scatter",
+    "windows of each row",
+    "bij,bkj->blj",
+    lambda x, y: jax.vmap(lambda r, i, u: lax.dynamic_update_slice_in_dim(r, u, i, 0))(
+        x, INDEX[:2], y
+    ),
+    (2, 4, 2),
+    (2, 2, 2),
+)
+
 # Windows and solvers -----------------------------------------------------------------
 
 NWC = ("NWC", "WIO", "NWC")

@@ -204,7 +204,7 @@ def _gather(equation: Any, moving: Sequence[int]) -> Rule:
     return lines(moving, 1, kept)
 
 
-def _scatter_add(equation: Any, moving: Sequence[int]) -> Rule:
+def _scatter(equation: Any, moving: Sequence[int]) -> Rule:
     if not set(moving) <= {0, 2}:
         return DENSE
     numbers = equation.params["dimension_numbers"]
@@ -300,7 +300,7 @@ RULES: dict[str, Callable[[Any, Sequence[int]], Rule]] = {
     "pad": _pad,
     "dynamic_update_slice": _dynamic_update_slice,
     "gather": _gather,
-    "scatter-add": _scatter_add,
+    **dict.fromkeys(("scatter", "scatter-add", "scatter-sub"), _scatter),
     "conv_general_dilated": _convolution,
     "reduce_window_sum": _window,
     "triangular_solve": _triangular_solve,

@@ -54,12 +54,34 @@ operation("lax.scatter_sub", lambda x, y: lax.scatter_sub(
     x, np.array([[2], [0]]), y, lax.ScatterDimensionNumbers((1,), (0,), (0,))),
     (3, 2), (2, 2))  # fmt: skip
 
+operation("lax.broadcast", lambda x: lax.broadcast(x, (2,)), (3,))
+operation("lax.broadcast_to_rank", lambda x: lax.broadcast_to_rank(x, 2), (3,))
+operation("lax.broadcast_like", lambda x, y: lax.broadcast_like(x, y) * y, (1, 3), (2, 3))
+operation("lax.collapse", lambda x: lax.collapse(x, 0, 2), (2, 3))
+operation("lax.index_in_dim", lambda x: lax.index_in_dim(x, 1, 0), (3, 2))
+operation("lax.index_take", lambda x: lax.index_take(x, (np.array([2, 0]),), (0,)), (3, 2))
+operation("lax.slice_in_dim", lambda x: lax.slice_in_dim(x, 1, 3), (3, 2))
+operation("lax.dynamic_slice_in_dim", lambda x: lax.dynamic_slice_in_dim(x, 1, 2), (3, 2))
+operation("lax.dynamic_update_slice_in_dim", lambda x, y: lax.dynamic_update_slice_in_dim(
+    x, y, 1, 0), (3, 2), (1, 2))  # fmt: skip
+operation("lax.dynamic_update_index_in_dim", lambda x, y: lax.dynamic_update_index_in_dim(
+    x, y, 1, 0), (3, 2), (2,))  # fmt: skip
+ROWS = lax.ScatterDimensionNumbers((1,), (0,), (0,))
+for name in ("scatter", "scatter_add"):
+    operation(f"lax.{name}", lambda x, y, name=name: getattr(lax, name)(
+        x, np.array([[2], [0]]), y, ROWS), (3, 2), (2, 2))  # fmt: skip
+for name in ("scatter_min", "scatter_max"):
+    operation(f"lax.{name}", lambda x, y, name=name: getattr(lax, name)(
+        x, np.array([[2], [0]]), y, ROWS), (3, 2), (2, 2),
+        **(ROUGH | {"kinds": ("real",)}))  # fmt: skip
+
 real = functools.partial(operation, kinds=("real",), smooth=False)
 real("lax.sort", lambda x: lax.sort(x, dimension=1), (2, 3), note=ROUGH["note"])
 real("lax.sort, with values", lambda x, y: lax.sort((x, y), num_keys=1), (4,), (4,))
 real("lax.sort_key_val", lambda x, y: lax.sort_key_val(x, y), (4,), (4,))
 real("lax.top_k", lambda x: lax.top_k(x, 2), (2, 4))
 real("lax.approx_max_k", lambda x: lax.approx_max_k(x, 2), (8,))
+real("lax.approx_min_k", lambda x: lax.approx_min_k(x, 2), (8,))
 real("jnp.median", lambda x: jnp.median(x, axis=0), (5, 2))
 operation("jnp.ravel, roll, flip", lambda x: jnp.roll(jnp.flip(x), 1, 0).ravel(), (2, 3))
 operation("jnp.tril, diag", lambda x: (jnp.tril(x), jnp.diag(x), jnp.diag(x[0])), (3, 3))
@@ -96,6 +118,9 @@ for name, start in {"max": -np.inf, "min": np.inf}.items():
 real("lax.reduce_window, the gradient of max", lambda x: jax.grad(lambda x: jnp.sum(jnp.sin(
     lax.reduce_window(x, np.asarray(-np.inf, x.dtype), lax.max, (1, 2), (1, 2), "VALID"))))(x),
     (2, 4))  # fmt: skip
+real("lax.reduce_window, a derivative of max along a direction", lambda x: jax.jvp(
+    lambda x: lax.reduce_window(x, np.asarray(-np.inf, x.dtype), lax.max, (1, 2), (1, 2), "VALID"),
+    (x,), (x * x,))[1], (2, 4))  # fmt: skip
 operation("lax.reduce_window, by a function", lambda x: lax.reduce_window(
     x, np.ones((), x.dtype), lambda a, b: a * b, (2,), (1,), "VALID"), (4,), modes="fwd",
     smooth=False, alone=True, kinds=("real",))  # fmt: skip
@@ -121,6 +146,16 @@ operation("lax.conv_general_dilated, groups of features", lambda x, k: convolve(
     x, k, (1, 1), feature_group_count=2), (1, 3, 3, 2), (2, 2, 1, 2))  # fmt: skip
 operation("lax.conv_general_dilated, groups of a batch", lambda x, k: convolve(
     x, k, (1, 1), batch_group_count=2), (2, 3, 3, 1), (2, 2, 1, 2))  # fmt: skip
+operation("lax.conv", lambda x, k: lax.conv(x, k, (1, 1), "SAME"), (1, 2, 3, 3), (1, 2, 2, 2))
+operation("lax.conv_with_general_padding", lambda x, k: lax.conv_with_general_padding(
+    x, k, (1, 1), [(1, 0), (0, 1)], (1, 1), (1, 2)), (1, 2, 3, 3), (1, 2, 2, 2))  # fmt: skip
+operation("lax.conv_general_dilated_local", lambda x, k: lax.conv_general_dilated_local(
+    x, k, (1,), "VALID", (2,), dimension_numbers=("NWC", "WIO", "NWC")), (1, 3, 2),
+    (2, 4, 1))  # fmt: skip
+operation("lax.conv_general_dilated_patches", lambda x: lax.conv_general_dilated_patches(
+    x, (2,), (1,), "VALID", dimension_numbers=("NWC", "WIO", "NWC")), (1, 3, 2))  # fmt: skip
+operation("lax.dot", lax.dot, (2, 3), (3, 2))
+operation("lax.batch_matmul", lax.batch_matmul, (2, 2, 3), (2, 3, 2))
 operation("lax.conv_transpose", lambda x, k: lax.conv_transpose(x, k, (2,), "SAME",
           dimension_numbers=("NWC", "WIO", "NWC")), (1, 3, 2), (2, 2, 1))  # fmt: skip
 operation("jnp.convolve, correlate", lambda x, y: (jnp.convolve(x, y), jnp.correlate(x, y)), (4,),

@@ -142,6 +142,8 @@ operation("jax.custom_vjp", reverse_rule, (3,), modes="rev", smooth=False)
 operation("jax.custom_vjp, with a static argument", lambda x: powered(3, x), (3,), modes="rev",
           smooth=False)  # fmt: skip
 operation("jax.custom_vjp, optimize_remat", optimised, (3,), modes="rev", smooth=False)
+operation("jax.custom_vjp, optimize_remat, its gradient", lambda x: jax.vjp(optimised, x)[1](x),
+          (3,), modes="fwd", smooth=False, alone=True)  # fmt: skip
 operation("jax.custom_vjp, in a scan", lambda x: lax.scan(
     lambda c, _: (reverse_rule(c), None), x, length=2)[0], (3,), modes="rev",
     smooth=False)  # fmt: skip

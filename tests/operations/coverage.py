@@ -1,6 +1,7 @@
 """Which primitives the operations have, and which are left out."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.extend.core as jex
@@ -41,3 +42,24 @@ def cover() -> list[Operation]:
             left -= primitives_of(operation)
             chosen.append(operation)
     return chosen
+
+
+def functions_of(module: Any) -> set[str]:
+    """The public functions of a module."""
+    return {
+        name
+        for name in dir(module)
+        if name[0].islower() and not name.endswith("_p") and _is_function(module, name)
+    }
+
+
+def _is_function(module: Any, name: str) -> bool:
+    value = getattr(module, name)
+    return callable(value) and not isinstance(value, type) and hasattr(value, "__name__")
+
+
+def registered(prefix: str) -> set[str]:
+    """The functions of a module that are in the registry, also among other words of a name."""
+    words = {word for name in OPERATIONS for word in name.split(", ")}
+    start = f"{prefix}."
+    return {word.removeprefix(start) for word in words if word.startswith(start)}

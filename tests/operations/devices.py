@@ -55,6 +55,9 @@ both("lax.ppermute", lambda x: jnp.sin(lax.ppermute(
     x, "i", [(i, (i + 1) % DEVICES) for i in range(DEVICES)])) * x, (ROWS, 2))  # fmt: skip
 both("lax.psum_scatter", lambda x: jnp.sin(lax.psum_scatter(x, "i", tiled=True)), (2 * DEVICES * DEVICES, 2))
 both("in jit and vmap", lambda x: jax.jit(jax.vmap(lambda r: jnp.sin(r) * jnp.sum(r)))(x), (ROWS, 2))
+both("lax.pshuffle", lambda x: jnp.sin(lax.pshuffle(x, "i", list(range(DEVICES)))), (ROWS, 2))
+both("lax.pswapaxes", lambda x: jnp.sin(lax.pswapaxes(x, "i", 1)), (ROWS, DEVICES))
+both("lax.pmax", lambda x: x - lax.pmax(lax.stop_gradient(x), "i"), (ROWS, 2), exact=False)
 operation("shard_map, lax.pcast", sharded(
     lambda x, w: jnp.sin(x @ lax.pcast(w, "i", to="varying")), ins=(P("i"), P())),
     (ROWS, 3), (3, 2))  # fmt: skip

@@ -77,6 +77,7 @@ operation("lax.clamp, all three", lax.clamp, within(3, high=0.5), (3,), within(3
           **ROUGH)  # fmt: skip
 WHICH = np.array([True, False, True])
 operation("lax.select_n", lambda x, y: lax.select_n(WHICH, x, y), (3,), (3,), kinds=BOTH)
+operation("lax.select", lambda x, y: lax.select(WHICH, x, y), (3,), (3,), kinds=BOTH)
 operation("lax.select_n, by a value", lambda x, y: jnp.where(x > y, x, y * y), (3,), (3,), **ROUGH)
 for function in (lax.igamma, lax.igammac):
     operation(f"lax.{function.__name__}", function, (3,), within(3, low=0.8, high=2), scale=10,

@@ -148,6 +148,7 @@ operation("lax.linalg.lu", lambda x: ll.lu(x)[0], matrix(3, 3))
 operation("lax.linalg.qr", lambda x: ll.qr(x, full_matrices=False), matrix(4, 2), **OF_REAL_PART)
 operation("lax.linalg.svd", lambda x: ll.svd(x, full_matrices=False), matrix(3, 3), **OF_REAL_PART,
           **ANY_PHASE)  # fmt: skip
+operation("lax.linalg.qdwh", lambda x: ll.qdwh(x)[:2], matrix(3, 3), modes="fwd", **OF_REAL_PART)
 for left, lower in ((True, True), (False, False)):
     sides = f"{'left' if left else 'right'}, {'lower' if lower else 'upper'}"
     operation(f"lax.linalg.triangular_solve, {sides}", lambda x, b, left=left, lower=lower:
@@ -165,6 +166,7 @@ operation("lax.linalg.tridiagonal_solve", lambda l, d, u, b: ll.tridiagonal_solv
 operation = family("jax.numpy.fft")
 ft = jnp.fft
 
+operation("lax.fft", lambda x: lax.fft(x, "FFT", (3,)), (2, 3), kinds=("complex",))
 for name in ("fft", "ifft"):
     operation(f"jnp.fft.{name}", getattr(ft, name), (2, 5), kinds=BOTH)
     operation(f"jnp.fft.{name}2", getattr(ft, f"{name}2"), (2, 3), kinds=BOTH)

@@ -29,6 +29,7 @@ class Operation:
         alone: Whether a single direction is all that JAX pushes through it, and no batch.
         cut: Whether there is a cut beside it, where it is part of a program.
         exact: Whether central differences show the derivative, which a rule may define freely.
+        strict: Whether its rules in JAX keep to strict promotion of dtypes.
         note: What the table says of it.
         scale: By how much rounding is larger than usual.
         coarse: The relative error of an operation that rounds to few bits.
@@ -46,6 +47,7 @@ class Operation:
     alone: bool = False
     cut: bool = True
     exact: bool = True
+    strict: bool = True
     note: str = ""
     scale: float = 1.0
     coarse: float = 0.0
