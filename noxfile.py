@@ -49,6 +49,16 @@ def fuzz(session: nox.Session) -> None:
     )
 
 
+@nox.session(default=False)
+def breadth(session: nox.Session) -> None:
+    """Every operation that JAX differentiates, in every mode, dtype and kind of program; hours."""
+    install(session, "tests", extras="[plot]")
+    quick = {"AUTODIFFKIT_BREADTH": "1", "XLA_FLAGS": "--xla_backend_optimization_level=0"}
+    session.run("pytest", "-n", "2", "tests/test_operations.py", *session.posargs, env=quick)
+    two = {**quick, "XLA_FLAGS": f"{quick['XLA_FLAGS']} --xla_force_host_platform_device_count=2"}
+    session.run("pytest", "tests/test_operations.py", "-k", "shard_map or sharding", env=two)
+
+
 @nox.session(name="tests-lowest")
 def tests_lowest(session: nox.Session) -> None:
     """The tests with the lowest versions that pyproject.toml declares."""

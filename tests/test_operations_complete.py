@@ -12,7 +12,7 @@ import pytest
 from jax.interpreters import ad
 
 from operations import OPERATIONS
-from operations.coverage import cover, functions_of, primitives_of, registered
+from operations.coverage import OTHERS, cover, functions_of, primitives_of, registered
 from operations.omitted import FUNCTIONS, PRIMITIVES
 
 # Without the primitives that other packages have registered in this process.
@@ -23,9 +23,6 @@ from jax.experimental import pallas
 from jax.interpreters import ad
 print(json.dumps([p.name for p in ad.primitive_jvps]))
 """
-
-# What JAX differentiates without an entry in that table.
-OTHERS = {"custom_jvp_call", "custom_vjp_call", "shard_map"}
 
 MODULES = {
     "jnp.linalg": jnp.linalg,
@@ -56,9 +53,11 @@ def test_every_function_of_a_module_is_an_operation(prefix):
     assert sorted(omitted.keys() - known) == [], "JAX does not have these any more"
 
 
-def test_the_default_operations_have_all_primitives():
+def test_the_default_operations_have_nearly_all_primitives():
     found = set().union(*map(primitives_of, OPERATIONS.values()))
-    assert set().union(*map(primitives_of, cover())) == found
+    known = OTHERS | {p.name for p in ad.primitive_jvps}
+    missed = (found & known) - set().union(*map(primitives_of, cover()))
+    assert missed == {"igamma", "igammac", "random_gamma"}  # which take long to compile
     assert len(cover()) < len(OPERATIONS) / 2
 
 

@@ -12,7 +12,6 @@ from autodiffkit._again import plan_again
 from autodiffkit._block_table import BlockTable, from_function, partial_table
 from autodiffkit._compact import Shared
 from autodiffkit._errors import (
-    AutodiffError,
     ModeError,
     NotDifferentiableError,
     SelectionError,

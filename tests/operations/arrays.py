@@ -42,7 +42,7 @@ for name in ("set", "add", "subtract", "multiply", "divide"):
     operation(f"x.at[].{name}", lambda x, y, name=name: getattr(
         x.at[np.array([2, 0])], name)(y, unique_indices=True), (3, 2), (2, 2))  # fmt: skip
 operation("x.at[].set, twice the same", lambda x, y: x.at[np.array([1, 1])].set(y), (3, 2), (2, 2),
-          exact=False, batched=True, note="which of the two is kept is not defined")  # fmt: skip
+          exact=False, note="which of the two is kept is not defined")  # fmt: skip
 operation("x.at[].add, twice the same", lambda x, y: x.at[np.array([1, 1])].add(y), (3, 2), (2, 2))
 for name in ("min", "max"):
     operation(f"x.at[].{name}", lambda x, y, name=name: getattr(x.at[np.array([2, 0])], name)(y),

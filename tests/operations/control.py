@@ -59,7 +59,7 @@ operation("lax.switch", lambda x: lax.switch(
 operation("lax.map", lambda x: lax.map(lambda row: jnp.cumprod(jnp.sin(row)), x), (2, 3))
 operation("lax.map, in batches", lambda x: lax.map(jnp.sin, x, batch_size=2), (3, 2))
 operation("lax.associative_scan", lambda x: lax.associative_scan(
-    lambda a, b: (a[0] * b[0], a[1] * b[0] + b[1]), (x, jnp.sin(x))), (5,))  # fmt: skip
+    lambda a, b: (a[0] * b[0], a[1] * b[0] + b[1]), (x, jnp.sin(x))), (5,), cut=False)  # fmt: skip
 operation("lax.platform_dependent", lambda x: lax.platform_dependent(
     x, cpu=jnp.sin, default=jnp.sin), (3,))  # fmt: skip
 operation("jax.jit", lambda x: jax.jit(jnp.sin)(jax.jit(lambda x: x @ weights(x))(x)), (3,))
@@ -70,8 +70,13 @@ operation("jax.checkpoint", lambda x: jax.checkpoint(lambda v: jnp.sin(weights(v
 operation("jax.checkpoint, with a policy", lambda x: jax.checkpoint(
     lambda v: jnp.sin(weights(v) @ jnp.sin(v)), policy=jax.checkpoint_policies.dots_saveable)(x),
     (3,), kinds=("real",))  # fmt: skip
-operation("jax.checkpoint, in a scan", lambda x: lax.scan(
-    jax.checkpoint(lambda c, _: (jnp.tanh(weights(c) @ c), None)), x, length=3)[0], (3,))
+operation(
+    "jax.checkpoint, in a scan",
+    lambda x: lax.scan(jax.checkpoint(lambda c, _: (jnp.tanh(weights(c) @ c), None)), x, length=3)[
+        0
+    ],
+    (3,),
+)
 operation("checkify.checkify", lambda x: checkify.checkify(jnp.sin)(x)[1], (3,))
 
 # Rules ----------------------------------------------------------------------------------

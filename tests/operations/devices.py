@@ -1,10 +1,7 @@
 """What places arrays on devices, and collective operations over one of them or more."""
 
-
-
 import jax
 import jax.numpy as jnp
-
 from jax import lax
 from jax.experimental.layout import Layout, with_layout_constraint
 from jax.sharding import AxisType, NamedSharding
@@ -20,7 +17,10 @@ ROWS = 2 * DEVICES
 operation = family("Devices and collective operations")
 
 
-def sharded(body, *, ins=P("i"), out=P("i"), vma=True):
+BY_ROWS = P("i")
+
+
+def sharded(body, *, ins=BY_ROWS, out=BY_ROWS, vma=True):
     """A function of what each device has."""
     return jax.shard_map(body, mesh=MESH, in_specs=ins, out_specs=out, check_vma=vma)
 
@@ -50,11 +50,21 @@ both("in a scan", lambda x: lax.scan(
     lambda c, _: (jnp.sin(c) * lax.psum(jnp.sum(c), "i"), None), x, length=2)[0],
     (ROWS, 2))  # fmt: skip
 both("lax.all_gather", lambda x: jnp.sin(lax.all_gather(x, "i")).sum(0) * x, (ROWS, 2))
-both("lax.all_to_all", lambda x: jnp.sin(lax.all_to_all(x, "i", 1, 1, tiled=True)) * x, (ROWS, 2 * DEVICES))
+both(
+    "lax.all_to_all",
+    lambda x: jnp.sin(lax.all_to_all(x, "i", 1, 1, tiled=True)) * x,
+    (ROWS, 2 * DEVICES),
+)
 both("lax.ppermute", lambda x: jnp.sin(lax.ppermute(
     x, "i", [(i, (i + 1) % DEVICES) for i in range(DEVICES)])) * x, (ROWS, 2))  # fmt: skip
-both("lax.psum_scatter", lambda x: jnp.sin(lax.psum_scatter(x, "i", tiled=True)), (2 * DEVICES * DEVICES, 2))
-both("in jit and vmap", lambda x: jax.jit(jax.vmap(lambda r: jnp.sin(r) * jnp.sum(r)))(x), (ROWS, 2))
+both(
+    "lax.psum_scatter",
+    lambda x: jnp.sin(lax.psum_scatter(x, "i", tiled=True)),
+    (2 * DEVICES * DEVICES, 2),
+)
+both(
+    "in jit and vmap", lambda x: jax.jit(jax.vmap(lambda r: jnp.sin(r) * jnp.sum(r)))(x), (ROWS, 2)
+)
 both("lax.pshuffle", lambda x: jnp.sin(lax.pshuffle(x, "i", list(range(DEVICES)))), (ROWS, 2))
 both("lax.pswapaxes", lambda x: jnp.sin(lax.pswapaxes(x, "i", 1)), (ROWS, DEVICES))
 both("lax.pmax", lambda x: x - lax.pmax(lax.stop_gradient(x), "i"), (ROWS, 2), exact=False)

@@ -47,8 +47,8 @@ operation("lax.stop_gradient", lambda x: x * lax.stop_gradient(x), (3,), kinds=B
           note="holds its argument constant")  # fmt: skip
 operation("lax.optimization_barrier", lambda x: lax.optimization_barrier((x, 2 * x)), (3,),
           kinds=BOTH)  # fmt: skip
-operation("lax.reduce_precision", lambda x: lax.reduce_precision(x, 8, 7), (3,), exact=False, coarse=0.02,
-          note="tangents are rounded as the value is")  # fmt: skip
+operation("lax.reduce_precision", lambda x: lax.reduce_precision(x, 8, 7), (3,), exact=False,
+          coarse=0.02, note="tangents are rounded as the value is")  # fmt: skip
 operation("checkpoint_name", lambda x: checkpoint_name(jnp.sin(x), "kept"), (3,), kinds=BOTH)
 operation("lax.convert_element_type, to fewer bits", lambda x: lax.sin(x.astype("float16")),
           (3,), exact=False, coarse=2e-3)  # fmt: skip
@@ -81,7 +81,8 @@ operation("lax.select", lambda x, y: lax.select(WHICH, x, y), (3,), (3,), kinds=
 operation("lax.select_n, by a value", lambda x, y: jnp.where(x > y, x, y * y), (3,), (3,), **ROUGH)
 for function in (lax.igamma, lax.igammac):
     operation(f"lax.{function.__name__}", function, (3,), within(3, low=0.8, high=2), scale=10,
-              smooth=False, note="JAX has no second derivative by the first argument")  # fmt: skip
+              slow=True, smooth=False,
+              note="JAX has no second derivative by the first argument")  # fmt: skip
 operation("lax.betainc", lambda x: lax.betainc(jnp.full_like(x, 2), jnp.full_like(x, 3), x), (3,),
           high=0.9, scale=10, note="JAX has the derivative by the last argument only")  # fmt: skip
 operation("lax.polygamma", lambda x: lax.polygamma(jnp.full_like(x, 2), x), (3,), low=1, high=2,

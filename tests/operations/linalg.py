@@ -2,7 +2,6 @@
 
 import functools
 
-import jax
 import jax.numpy as jnp
 import jax.scipy.linalg as jsl
 import numpy as np
@@ -118,7 +117,8 @@ operation("jsl.inv", jsl.inv, matrix(3, 3))
 operation("jsl.leslie", jsl.leslie, (3,), (2,))
 operation("jsl.lu", jsl.lu, matrix(3, 3))
 operation("jsl.lu_factor", lambda x: jsl.lu_factor(x)[0], matrix(3, 3))
-operation("jsl.lu_solve", lambda x, b: jsl.lu_solve(jsl.lu_factor(x), b), matrix(3, 3), (3,))
+operation("jsl.lu_solve", lambda x, b: jsl.lu_solve(jsl.lu_factor(x), b), matrix(3, 3), (3,),
+          cut=False)  # fmt: skip
 operation("jsl.polar", jsl.polar, matrix(3, 3), modes="fwd", **OF_REAL_PART)
 operation("jsl.polar, by svd", lambda x: jsl.polar(x, method="svd"), matrix(3, 3), **OF_REAL_PART)
 operation("jsl.qr", lambda x: jsl.qr(x, mode="economic"), matrix(4, 2), **OF_REAL_PART)
@@ -157,8 +157,8 @@ for left, lower in ((True, True), (False, False)):
 operation("lax.linalg.triangular_solve, conjugate", lambda x, b: ll.triangular_solve(
     x, b, left_side=True, lower=True, transpose_a=True, conjugate_a=True), matrix(3, 3), (3, 2),
     **OF_REAL_PART)  # fmt: skip
-operation("lax.linalg.tridiagonal_solve", lambda l, d, u, b: ll.tridiagonal_solve(
-    l.at[0].set(0), d + jnp.asarray(3, d.dtype), u.at[-1].set(0), b), (4,), (4,), (4,), (4, 2),
+operation("lax.linalg.tridiagonal_solve", lambda a, d, u, b: ll.tridiagonal_solve(
+    a.at[0].set(0), d + jnp.asarray(3, d.dtype), u.at[-1].set(0), b), (4,), (4,), (4,), (4, 2),
     kinds=("real",))  # fmt: skip
 
 # Fourier transforms --------------------------------------------------------------------------
@@ -188,4 +188,3 @@ def differences(x):
 
 
 operation("jnp.fft.fft, spectral derivative", differences, (4,), kinds=("complex",))
-

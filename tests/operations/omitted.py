@@ -67,7 +67,7 @@ FUNCTIONS: dict[str, dict[str, str]] = {
             ("funm", "hessenberg", "qr_multiply", "rsf2csf", "schur", "solve_sylvester", "sqrtm"),
             NO_RULE,
         ),
-        "eigh_tridiagonal": "JAX differentiates the steps of a bisection, which is not what is meant",
+        "eigh_tridiagonal": "JAX differentiates the steps of a bisection, which say nothing",
     },
     "jax.nn": {
         **dict.fromkeys(("get_scaled_dot_general_config", "one_hot"), NOTHING),

@@ -27,8 +27,9 @@ class Operation:
         smooth: Whether there is a second derivative in JAX.
         batched: Whether `jax.vmap` takes it.
         alone: Whether a single direction is all that JAX pushes through it, and no batch.
-        cut: Whether there is a cut beside it, where it is part of a program.
+        cut: Whether a cut beside it pays, where it is part of a program.
         exact: Whether central differences show the derivative, which a rule may define freely.
+        slow: Whether it takes so long to compile that it is left to the complete run.
         strict: Whether its rules in JAX keep to strict promotion of dtypes.
         note: What the table says of it.
         scale: By how much rounding is larger than usual.
@@ -47,6 +48,7 @@ class Operation:
     alone: bool = False
     cut: bool = True
     exact: bool = True
+    slow: bool = False
     strict: bool = True
     note: str = ""
     scale: float = 1.0
@@ -172,16 +174,14 @@ def parts(operation: Operation, dtype: str) -> tuple[Callable[..., list[Any]], l
     floating = [jnp.issubdtype(x.dtype, jnp.inexact) for x in arrays]
     moving = [x for x, flag in zip(arrays, floating, strict=True) if flag]
     is_complex = [jnp.iscomplexobj(x) for x in moving]
-    pairs = [
-        [x.real, x.imag] if flag else [x] for x, flag in zip(moving, is_complex, strict=True)
-    ]
+    pairs = [[x.real, x.imag] if flag else [x] for x, flag in zip(moving, is_complex, strict=True)]
     real = np.zeros(0, dtype).real.dtype
 
     def function(*values: Any) -> list[Any]:
         left = iter(values)
-        whole = iter(
-            [jax.lax.complex(next(left), next(left)) if flag else next(left) for flag in is_complex]
-        )
+        whole = iter([
+            jax.lax.complex(next(left), next(left)) if flag else next(left) for flag in is_complex
+        ])
         outs = operation.floats(
             *(next(whole) if flag else x for x, flag in zip(arrays, floating, strict=True))
         )
