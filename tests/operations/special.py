@@ -54,7 +54,8 @@ for name in (
 ):  # fmt: skip
     operation(f"jax.nn.{name}", getattr(jax.nn, name), (4,), high=0.9)
 operation("jax.nn.dot_product_attention", jax.nn.dot_product_attention, (1, 3, 1, 2), (1, 3, 1, 2),
-          (1, 3, 1, 2))  # fmt: skip
+          (1, 3, 1, 2), strict=False, exact=False, coarse=1e-5,
+          note="JAX computes it in float32")  # fmt: skip
 
 operation = functools.partial(family("jax.scipy, other modules"), scale=10)
 signal = jax.scipy.signal
