@@ -51,7 +51,7 @@ def fuzz(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def breadth(session: nox.Session) -> None:
-    """Every operation that JAX differentiates, in every mode, dtype and kind of program; hours."""
+    """Every operation that JAX differentiates, in every mode, dtype and kind of program."""
     install(session, "tests", extras="[plot]")
     quick = {"AUTODIFFKIT_BREADTH": "1", "XLA_FLAGS": "--xla_backend_optimization_level=0"}
     session.run("pytest", "-n", "2", "tests/test_operations.py", *session.posargs, env=quick)
