@@ -40,6 +40,8 @@ from autodiffkit._unseparated import separable
 # What is no refusal of JAX to differentiate: ours, and what happens as the function runs.
 NOT_REFUSALS = (AutodiffError, FloatingPointError, jax.errors.JaxRuntimeError)
 
+WRITTEN = "what depends on the inputs is written to a jax.new_ref"
+
 FlatFunction = Callable[..., tuple[list[Array], list[Any]]]
 
 
@@ -198,7 +200,7 @@ def as_linear(function: Callable[..., list[Array]], sources: Sequence[Any]) -> L
     """Traces a linear function; what it closes over becomes its residuals."""
     jaxpr, constants = inlined(jax.make_jaxpr(function)(*sources))
     if any(is_reference(x) for equation in jaxpr.eqns for x in equation.invars):
-        raise NotImplementedError("what depends on the inputs is written to a jax.new_ref")
+        raise NotImplementedError(WRITTEN)
     jaxpr = silenced(local(jaxpr, len(sources)), len(sources))
     return Linear(constants, Program(jaxpr, len(sources)))
 

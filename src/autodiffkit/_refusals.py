@@ -9,8 +9,9 @@ import jax
 import jax.extend.core as jex
 from jax.extend.core import primitives
 
+from autodiffkit._jax_compat import is_reference, scan_counts
 from autodiffkit._jaxprs import among, describe
-from autodiffkit._program import reason
+from autodiffkit._program import WRITTEN, reason
 from autodiffkit._unseparated import is_floating, obstacle
 
 
@@ -52,6 +53,8 @@ def _first(jaxpr: Any, moving: Sequence[Any]) -> tuple[Any, Exception] | None:
         if not any(flags):
             continue
         found.update(filter(is_floating, equation.outvars))
+        if any(map(is_reference, equation.invars)):
+            return equation, NotImplementedError(WRITTEN)
         why = obstacle(equation, flags)
         if why is None:
             continue
@@ -70,8 +73,8 @@ def _bodies(equation: Any, flags: Sequence[bool]) -> Iterator[tuple[Any, list[An
         skipped = len(equation.invars) - len(body.invars)
         match equation.primitive.name:
             case "scan":
-                start = parameters["num_consts"]
-                carry = range(start, start + parameters["num_carry"])
+                start, carried = scan_counts(equation)
+                carry = range(start, start + carried)
             case "while":
                 if len(body.outvars) != len(equation.outvars):
                     continue  # the condition, which is not differentiated
