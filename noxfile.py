@@ -79,6 +79,14 @@ def tests_extensive(session: nox.Session) -> None:
     session.run("pytest", "-m", "extensive", *files, env=flags)
 
 
+@nox.session(default=False)
+def checks(session: nox.Session) -> None:
+    """The check of derivatives, on the whole registry of functions and not on a sample."""
+    install(session, "tests")
+    env = {"AUTODIFFKIT_TEST_ALL": "1"}
+    session.run("pytest", "tests/test_check.py", *session.posargs, env=env)
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
     """Style and formatting."""

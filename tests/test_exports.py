@@ -12,8 +12,10 @@ import autodiffkit as adk
 NAMES = [
     "AnnotationError",
     "AutodiffError",
+    "CheckedBlock",
     "Compiled",
     "Curl",
+    "DerivativeReport",
     "DirectionalDerivative",
     "Divergence",
     "Eigh",
@@ -39,6 +41,7 @@ NAMES = [
     "Slogdet",
     "StructureError",
     "SymmetricMatrix",
+    "check_derivatives",
     "curl",
     "directional_derivative",
     "divergence",
@@ -52,6 +55,7 @@ NAMES = [
     "jacobian",
     "laplacian",
     "linearize",
+    "testing",
 ]
 
 

@@ -2,18 +2,22 @@
 
 from importlib.metadata import version as _version
 
+from autodiffkit import testing as testing
 from autodiffkit._ahead import Compiled as Compiled
 from autodiffkit._api import grad as grad
 from autodiffkit._api import hessian as hessian
 from autodiffkit._api import hvp as hvp
 from autodiffkit._api import jacobian as jacobian
 from autodiffkit._api import linearize as linearize
+from autodiffkit._api_check import check_derivatives as check_derivatives
 from autodiffkit._api_nonfinite import find_nonfinite as find_nonfinite
 from autodiffkit._api_operators import curl as curl
 from autodiffkit._api_operators import directional_derivative as directional_derivative
 from autodiffkit._api_operators import divergence as divergence
 from autodiffkit._api_operators import hessian_diagonal as hessian_diagonal
 from autodiffkit._api_operators import laplacian as laplacian
+from autodiffkit._check_report import CheckedBlock as CheckedBlock
+from autodiffkit._check_report import DerivativeReport as DerivativeReport
 from autodiffkit._errors import AnnotationError as AnnotationError
 from autodiffkit._errors import AutodiffError as AutodiffError
 from autodiffkit._errors import MatrixError as MatrixError

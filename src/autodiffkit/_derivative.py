@@ -57,6 +57,7 @@ class Evaluated:
     outputs: Tree
     first: BlockTable
     second: BlockTable
+    plan: Plan | None = None  # of the last of them
 
 
 # First derivatives --------------------------------------------------------------
@@ -75,7 +76,7 @@ def first_derivative(flat: FlatCall) -> Evaluated:
     if flat.is_compact:
         _refuse_unshared(flat, blocks, plan, schedule)
     value, aux = flat.values(outs, rest)
-    return Evaluated(value, aux, flat.inputs, flat.outputs, blocks, _NONE)
+    return Evaluated(value, aux, flat.inputs, flat.outputs, blocks, _NONE, plan)
 
 
 def plan_first(flat: FlatCall, selected: Sequence[Any]) -> Plan:
@@ -286,7 +287,7 @@ def second_derivative(flat: FlatCall) -> Evaluated:
     first, rest, second = sweeps.run(schedule)
     if flat.is_compact:
         _refuse_unshared(flat, second, plan, schedule)
-    return gradient.evaluated(first, rest, second)
+    return dataclasses.replace(gradient.evaluated(first, rest, second), plan=plan)
 
 
 def plan_second(flat: FlatCall, selected: Sequence[Any]) -> Plan:

@@ -315,6 +315,11 @@ def calls_custom_rules(jaxpr: Any) -> bool:
 _RULE_CALLS = (primitives.custom_jvp_call_p, primitives.custom_vjp_call_p)
 
 
+def is_of_jax(jaxpr: Any) -> bool:
+    """Whether a jaxpr is the trace of one of JAX's own functions."""
+    return _is_of_jax(str(jaxpr.debug_info.func_src_info))
+
+
 def _path(origin: str) -> Path:
     """The file of `relu at .../jax/_src/nn/functions.py:62`."""
     return Path(origin.partition(" at ")[2].rpartition(":")[0])

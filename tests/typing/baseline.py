@@ -130,6 +130,12 @@ assert_type(
 assert_type(adk.find_nonfinite(energy, wrt="x")(x, scale=2.0), adk.NonfiniteReport)
 assert_type(adk.find_nonfinite(has_aux=True)(with_aux)(x).first, adk.NonfiniteFinding | None)
 
+# Checks ---------------------------------------------------------------------------------
+
+assert_type(adk.check_derivatives(energy)(x, scale=2.0), adk.DerivativeReport)
+assert_type(adk.check_derivatives(order=1)(with_aux)(x), adk.DerivativeReport)
+assert_type(adk.testing.assert_derivatives(energy, wrt="x")(x), adk.DerivativeReport)
+
 # Methods --------------------------------------------------------------------------------
 
 

@@ -1,0 +1,136 @@
+"""What a check of derivatives found, as a table by path."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Literal
+
+from autodiffkit._errors import columns, listed
+
+Finding = Literal[
+    "agrees",
+    "stop_gradient",
+    "custom rule",
+    "kink",
+    "jump",
+    "zero",
+    "not finite",
+    "asymmetric",
+    "disagrees",
+    "not compared",
+]
+
+_TABLE_ROWS = 24
+_EXPLAINED = 8
+_PASSED = ("agrees", "stop_gradient")
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckedBlock:
+    """One block of a derivative, as a check found it.
+
+    Attributes:
+        order: 1 for a block of the Jacobian, 2 for one of the Hessian.
+        of: The path of the output, empty where the function returns a single array.
+        wrt: The path of the input, or of both.
+        finding: `"agrees"`, or what is wrong: `"custom rule"`, `"kink"`, `"jump"`, `"zero"`,
+            `"not finite"`, `"asymmetric"`, `"disagrees"` where no cause was found, and
+            `"not compared"` where there is nothing to compare with. `"stop_gradient"` is no fault:
+            what differences see beyond the derivative is what it holds constant.
+        entry: The worst entry, such as `"y[2]"`; along random directions, that of a product. Empty
+            if it is the sum of all entries that is compared, as forward and reverse mode are.
+        error: By how much two ways disagree there.
+        tolerance: By how much they may.
+        values: What each way gives there.
+        explanation: What is wrong, and where in the source.
+    """
+
+    order: int
+    of: str
+    wrt: tuple[str, ...]
+    finding: Finding
+    entry: str
+    error: float
+    tolerance: float
+    values: Mapping[str, complex]
+    explanation: str
+
+    @property
+    def passed(self) -> bool:
+        """Whether there is nothing wrong with it."""
+        return self.finding in _PASSED
+
+    @property
+    def ratio(self) -> float:
+        """The error in tolerances."""
+        if math.isnan(self.error):
+            return math.inf
+        if not self.tolerance:
+            return math.inf if self.error else 0.0
+        return self.error / self.tolerance
+
+    @property
+    def _cells(self) -> tuple[str, ...]:
+        return (
+            str(self.order),
+            self.of or "output",
+            ", ".join(self.wrt),
+            self.entry or "-",
+            f"{self.error:.2g}",
+            f"{self.tolerance:.2g}",
+            self.finding,
+        )
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class DerivativeReport:
+    """Derivatives of a function by several ways, compared: true if they agree.
+
+    `print(report)` shows the blocks, those that are wrong or worst first, and what is wrong.
+
+    Attributes:
+        function: The name of the function.
+        blocks: All blocks that were compared, worst first.
+        notes: What could not be compared, and why; which differences were taken.
+        evaluations: How many times the function ran.
+    """
+
+    function: str
+    blocks: tuple[CheckedBlock, ...]
+    notes: tuple[str, ...]
+    evaluations: int
+
+    def __bool__(self) -> bool:
+        return all(block.passed for block in self.blocks)
+
+    @property
+    def worst(self) -> CheckedBlock | None:
+        """The block with the largest error in tolerances, one that is wrong first."""
+        return self.blocks[0] if self.blocks else None
+
+    @property
+    def failed(self) -> tuple[CheckedBlock, ...]:
+        """The blocks with something wrong."""
+        return tuple(block for block in self.blocks if not block.passed)
+
+    def __repr__(self) -> str:
+        count, failed = len(self.blocks), len(self.failed)
+        verdict = f"all {count} blocks pass"
+        if failed:
+            verdict = f"{failed} of {count} blocks {'fails' if failed == 1 else 'fail'}"
+        elif count == 1:
+            verdict = "the one block passes"
+        elif not count:
+            verdict = "nothing was compared"
+        head = ("order", "of", "with respect to", "worst entry", "error", "tolerance", "finding")
+        lines = columns([head, *(block._cells for block in self.blocks[:_TABLE_ROWS])])
+        if count > _TABLE_ROWS:
+            lines.append(f"... and {count - _TABLE_ROWS} more blocks")
+        said = [f"{x.finding}: {x.explanation}" for x in self.blocks if x.explanation]
+        if len(said) > _EXPLAINED:
+            more = f"... and {len(said) - _EXPLAINED} more such lines, in .blocks"
+            said = [*said[:_EXPLAINED], more]
+        notes = [f"note: {note}" for note in self.notes]
+        return f"Derivatives of {self.function}: {verdict}" + listed([*lines, *said, *notes])
+
+    __str__ = __repr__
