@@ -347,7 +347,7 @@ def test_a_chunk_is_a_positive_whole_number(value, shown):
         adk.jacobian(layers, chunk_size=value)
     assert str(caught.value) == (
         "jacobian(layers): chunk_size is the number of directions that are swept together, 1 or "
-        f"more; got {shown}."
+        f"more; got {shown}. Pass a whole number, or leave it out for no limit."
     )
 
 
@@ -358,8 +358,8 @@ def test_a_memory_limit_is_a_positive_amount(value):
     with pytest.raises(adk.SelectionError) as caught:
         adk.hessian(loss, memory_limit=value)
     assert str(caught.value) == (
-        "hessian(loss): memory_limit takes a positive number of bytes, or text with a unit such "
-        f"as '512MiB' or '2GB'; got {value!r}."
+        f"hessian(loss): memory_limit={value!r} is no number of bytes. Pass a positive number, or "
+        "text with a unit such as '512MiB' or '2GB'."
     )
 
 

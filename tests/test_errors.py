@@ -184,13 +184,15 @@ OF_KINDS = "a path, a glob or a tuple of these"
         "no function",
         adk.SignatureError,
         lambda: adk.jacobian(3),
-        "jacobian takes a function or a callable module; got 3.",
+        "jacobian takes a function or a callable module; got 3. Pass the function itself, and its "
+        "arguments to the result: adk.jacobian(f)(x).",
     ),
     (
         "no function but text",
         adk.SignatureError,
         lambda: adk.hvp("x"),
-        "hvp takes a function or a callable module; got 'x'.",
+        "hvp takes a function or a callable module; got 'x'. Pass the function itself, and its "
+        "arguments to the result: adk.hvp(f)(x).",
     ),
     (
         "unknown mode",
@@ -220,46 +222,46 @@ OF_KINDS = "a path, a glob or a tuple of these"
         "empty wrt",
         adk.SelectionError,
         lambda: adk.grad(product, wrt=()),
-        f"grad(product): wrt=() selects nothing; wrt takes {WRT_KINDS}.",
+        f"grad(product): wrt=() selects nothing; give {WRT_KINDS}.",
     ),
     (
         "empty of",
         adk.SelectionError,
         lambda: adk.jacobian(product, of=[]),
-        f"jacobian(product): of=() selects nothing; of takes {OF_KINDS}.",
+        f"jacobian(product): of=() selects nothing; give {OF_KINDS}.",
     ),
     (
         "wrt by position",
         adk.SelectionError,
         lambda: adk.jacobian(product, wrt=0),
-        f"jacobian(product): wrt=0 is not {WRT_KINDS}. "
+        f"jacobian(product): wrt=0 is no selection. Give {WRT_KINDS}. "
         "Arguments are selected by name here, not by position.",
     ),
     (
         "wrt by positions",
         adk.SelectionError,
         lambda: adk.linearize(product, wrt=(0, 1)),
-        f"linearize(product): wrt=(0, 1) is not {WRT_KINDS}. "
+        f"linearize(product): wrt=(0, 1) is no selection. Give {WRT_KINDS}. "
         "Arguments are selected by name here, not by position.",
     ),
     (
         "wrt of another kind",
         adk.SelectionError,
         lambda: adk.jacobian(product, wrt={"x": 1}),
-        f"jacobian(product): wrt={{'x': 1}} is not {WRT_KINDS}.",
+        f"jacobian(product): wrt={{'x': 1}} is no selection. Give {WRT_KINDS}.",
     ),
     (
         "of by position",
         adk.SelectionError,
         lambda: adk.jacobian(product, of=0),
-        f"jacobian(product): of=0 is not {OF_KINDS}. "
+        f"jacobian(product): of=0 is no selection. Give {OF_KINDS}. "
         "Outputs are selected by path here; that of a tuple's first entry is '0'.",
     ),
     (
         "of a set",
         adk.SelectionError,
         lambda: adk.jacobian(product, of={"x"}),
-        f"jacobian(product): of={{'x'}} is not {OF_KINDS}.",
+        f"jacobian(product): of={{'x'}} is no selection. Give {OF_KINDS}.",
     ),
 )
 def test_options_that_make_no_sense(kind, call, text):
@@ -278,7 +280,8 @@ def test_the_decorator_form_refuses_the_same(transform):
         f"{name}(product): there is no mode 'reverse'; it is one of 'auto', 'fwd', 'rev'."
     )
     assert message(adk.SignatureError, lambda: transform(mode="fwd")("x")) == (
-        f"{name} takes a function or a callable module; got 'x'."
+        f"{name} takes a function or a callable module; got 'x'. Pass the function itself, and its "
+        f"arguments to the result: adk.{name}(f)(x)."
     )
 
 
@@ -339,7 +342,8 @@ def test_the_decorator_form_refuses_the_same(transform):
         "no argument at all",
         adk.NotDifferentiableError,
         lambda: adk.jacobian(lambda: X)(),
-        "jacobian(<lambda>): nothing to differentiate: there are no arguments.",
+        "jacobian(<lambda>): nothing to differentiate: there are no arguments. Pass what to "
+        "differentiate by as one.",
     ),
     (
         "only integers",
@@ -462,14 +466,15 @@ def test_errors_of_the_function_are_its_own():
         "part of a leaf",
         adk.SelectionError,
         lambda: adk.jacobian(product, wrt="x.0")(X, X),
-        "jacobian(product): wrt='x.0' matches nothing, because 'x' has no parts: it is float32[2].",
+        "jacobian(product): wrt='x.0' matches nothing, because 'x' has no parts: it is float32[2]. "
+        "Leave out what follows its name.",
     ),
     (
         "part of an integer",
         adk.SelectionError,
         lambda: adk.jacobian(model, wrt="params.steps.a")(X, params()),
         "jacobian(model): wrt='params.steps.a' matches nothing, because 'params.steps' has no "
-        "parts: it is an int.",
+        "parts: it is an int. Leave out what follows its name.",
     ),
     (
         "integer",
@@ -528,14 +533,15 @@ def test_errors_of_the_function_are_its_own():
         "predicate that accepts nothing",
         adk.SelectionError,
         lambda: adk.jacobian(product, wrt=lambda path, leaf: False)(X, X),
-        "jacobian(product): the predicate wrt accepted none of the differentiable leaves: x, y.",
+        "jacobian(product): the predicate wrt accepted none of the differentiable leaves: x, y. "
+        "Accept one of them, or leave wrt out.",
     ),
     (
         "predicate that accepts none of many",
         adk.SelectionError,
         lambda: adk.jacobian(tree_input, wrt=lambda path, leaf: False)([1.0] * 9),
         "jacobian(tree_input): the predicate wrt accepted none of the differentiable leaves: "
-        "t.0, t.1, t.2, t.3, t.4, t.5, t.6, t.7 and 1 more.",
+        "t.0, t.1, t.2, t.3, t.4, t.5, t.6, t.7 and 1 more. Accept one of them, or leave wrt out.",
     ),
     (
         "predicate by value under a trace",
@@ -578,7 +584,7 @@ def test_wrt_that_does_not_fit(kind, call, text):
         adk.NotDifferentiableError,
         lambda: adk.jacobian(structured, of="count")(X),
         "jacobian(structured): of='count' matches no output that can be differentiated; only "
-        "floating-point arrays can.\n"
+        "floating-point arrays can. Convert it, or select another.\n"
         "  count  int32[1]",
     ),
     (
@@ -586,7 +592,7 @@ def test_wrt_that_does_not_fit(kind, call, text):
         adk.NotDifferentiableError,
         lambda: adk.jacobian(structured, of=("energy", "*o[ut]*"))(X),
         "jacobian(structured): of='*o[ut]*' matches no output that can be differentiated; only "
-        "floating-point arrays can.\n"
+        "floating-point arrays can. Convert it, or select another.\n"
         "  count  int32[1]\n"
         "  note   a str",
     ),
@@ -595,14 +601,14 @@ def test_wrt_that_does_not_fit(kind, call, text):
         adk.NotDifferentiableError,
         lambda: adk.jacobian(lambda x: None)(X),
         "jacobian(<lambda>): the function returned no array at all, so there is nothing to "
-        "differentiate. It returned None.",
+        "differentiate. Return floating-point arrays or numbers. It returned None.",
     ),
     (
         "no array",
         adk.NotDifferentiableError,
         lambda: adk.jacobian(lambda x: {"a": "text", "f": jnp.sin})(X),
         "jacobian(<lambda>): the function returned no array at all, so there is nothing to "
-        "differentiate.\n"
+        "differentiate. Return floating-point arrays or numbers.\n"
         "  a  a str\n"
         "  f  a function",
     ),
@@ -611,7 +617,7 @@ def test_wrt_that_does_not_fit(kind, call, text):
         adk.NotDifferentiableError,
         lambda: adk.grad(lambda x: (jnp.arange(3), "n"))(X),
         "grad(<lambda>): the function returned no floating-point array, so there is nothing to "
-        "differentiate.\n"
+        "differentiate. Return floating-point arrays or numbers.\n"
         "  0  int32[3]\n"
         "  1  a str",
     ),
@@ -620,7 +626,7 @@ def test_wrt_that_does_not_fit(kind, call, text):
         adk.NotDifferentiableError,
         lambda: adk.jacobian(lambda x: Unregistered(x))(X),
         "jacobian(<lambda>): the function returned no array at all, so there is nothing to "
-        "differentiate.\n"
+        "differentiate. Return floating-point arrays or numbers.\n"
         "  output  an Unregistered, a dataclass that is no pytree "
         "(jax.tree_util.register_dataclass makes it one)",
     ),
@@ -629,14 +635,14 @@ def test_wrt_that_does_not_fit(kind, call, text):
         adk.NotDifferentiableError,
         lambda: adk.jacobian(product, has_aux=True)(X, X),
         "jacobian(product): has_aux=True needs the function to return a pair (output, aux); it "
-        "returned float32[2].",
+        "returned float32[2]. Return such a pair, or leave has_aux out.",
     ),
     (
         "three of a pair",
         adk.NotDifferentiableError,
         lambda: adk.jacobian(lambda x: (x, x, x), has_aux=True)(X),
         "jacobian(<lambda>): has_aux=True needs the function to return a pair (output, aux); it "
-        "returned a tuple of 3.",
+        "returned a tuple of 3. Return such a pair, or leave has_aux out.",
     ),
     (
         "gradient of an array",
@@ -1003,8 +1009,8 @@ def held(value: Any) -> Any:
         "output by position",
         adk.StructureError,
         lambda: adk.jacobian(lambda x: (x, x))(X).of(0),
-        "jacobian(<lambda>).of: outputs are reached by names, not by 0; entries of a list by '0', "
-        "'1' and so on.",
+        "jacobian(<lambda>).of: outputs are reached by names, not by 0; write '0', '1' and so on "
+        "for the entries of a list.",
     ),
     (
         "Hessian, unknown",
@@ -1075,21 +1081,21 @@ def held(value: Any) -> Any:
         adk.StructureError,
         lambda: adk.jacobian(product)(X, X).to_jax(2),
         "jacobian(product).to_jax: argnums=2 is not among the 2 positional arguments of the "
-        "call (arguments passed by keyword have no position).",
+        "call (arguments passed by keyword have no position). Reach blocks by name, as in J['x'].",
     ),
     (
         "position of a keyword",
         adk.StructureError,
         lambda: adk.hessian(product)(X, y=X).to_jax((0, 1)),
         "hessian(product).to_jax: argnums=(0, 1) is not among the 1 positional argument of the "
-        "call (arguments passed by keyword have no position).",
+        "call (arguments passed by keyword have no position). Reach blocks by name, as in J['x'].",
     ),
     (
         "name as a position",
         adk.StructureError,
         lambda: adk.jacobian(product)(X, X).to_jax("x"),
         "jacobian(product).to_jax: argnums='x' is not among the 2 positional arguments of the "
-        "call (arguments passed by keyword have no position).",
+        "call (arguments passed by keyword have no position). Reach blocks by name, as in J['x'].",
     ),
     (
         "record, attribute",
@@ -1102,7 +1108,7 @@ def held(value: Any) -> Any:
         "record, assignment",
         AttributeError,
         lambda: setattr(adk.Record(x=X), "x", 1),
-        "a Record is immutable; cannot set 'x'",
+        "a Record is immutable; cannot set 'x'. Make another one: adk.Record(...)",
     ),
 )
 def test_names_that_a_result_does_not_hold(kind, call, text):
@@ -1121,7 +1127,8 @@ def pair() -> Any:
         "twice",
         adk.StructureError,
         lambda: pair().mv(X, x=X),
-        "jacobian(product).mv: give the vector either by position or by keyword, not both.",
+        "jacobian(product).mv: the vector is given by position and by keyword. Give it in one of "
+        "these ways.",
     ),
     (
         "bare for several",
@@ -1220,13 +1227,13 @@ def test_batched_results_say_where_their_matrix_methods_belong():
     assert message(adk.StructureError, jax.vmap(adk.jacobian(product))(batch, batch).as_matrix) == (
         "jacobian(product): this result has an array of shape [3, 2, 2] where its structure says "
         "[2, 2]. After jax.vmap it is still a pytree, but its matrix methods belong inside the "
-        "function that is mapped."
+        "function that is mapped; call them there."
     )
     L = jax.vmap(adk.linearize(product))(batch, batch)
     assert message(adk.StructureError, lambda: L.mv(x=X)) == (
         "linearize(product): this result has an array of shape [3, 2] where its structure says "
         "[2]. After jax.vmap it is still a pytree, but its matrix methods belong inside the "
-        "function that is mapped."
+        "function that is mapped; call them there."
     )
 
 

@@ -7,7 +7,20 @@ import numpy as np
 
 
 class AutodiffError(Exception):
-    """Base of every exception that autodiffkit raises on its own account."""
+    """Base of every exception that autodiffkit raises on its own account.
+
+    Attributes:
+        remedy: What to do, where the message itself does not say it. A traceback shows it below
+            the message, as a note.
+    """
+
+    remedy: str | None
+
+    def __init__(self, *args: object, remedy: str | None = None) -> None:
+        super().__init__(*args)
+        self.remedy = remedy
+        if remedy is not None:
+            self.add_note(remedy)
 
 
 class SignatureError(AutodiffError, TypeError):

@@ -87,7 +87,8 @@ class FlatCall:
                 raise NotDifferentiableError(
                     f"{self.call}: has_aux=True needs the function to return a pair "
                     f"(output, aux); it returned {describe_leaf(out)}"
-                    f"{f' of {len(out)}' if isinstance(out, tuple) else ''}."
+                    f"{f' of {len(out)}' if isinstance(out, tuple) else ''}. "
+                    "Return such a pair, or leave has_aux out."
                 )
             out, aux = out
         self.outputs, leaves = _flatten_output(self.call, out, self._options.of)
@@ -205,7 +206,8 @@ class FlatCall:
         rows = [(show(spec.path) or "output", str(spec)) for spec in specs]
         if self._options.scalar == "loss":
             raise NotDifferentiableError(
-                f"{self.call}: the loss must return one real scalar. It returned:"
+                f"{self.call}: the loss must return one real scalar. Reduce what it returns "
+                "to one, for example with jnp.sum. It returned:"
                 + listed(columns([(show(spec.path) or "loss", str(spec)) for spec in specs]))
             )
         remedy = ""
@@ -257,8 +259,8 @@ def _flatten_output(call: str, out: Any, of: Any) -> tuple[Tree, list[Any]]:
         )
         returned = "" if rows else f" It returned {out!r}."
         raise NotDifferentiableError(
-            f"{call}: the function returned {what}, so there is nothing to differentiate."
-            f"{returned}" + listed(columns(rows))
+            f"{call}: the function returned {what}, so there is nothing to differentiate. "
+            f"Return floating-point arrays or numbers.{returned}" + listed(columns(rows))
         )
     if of is not None:
         specs = _select_outputs(call, of, specs)
@@ -299,7 +301,7 @@ def _select_outputs(call: str, of: Any, specs: list[LeafSpec]) -> list[LeafSpec]
             rows = [(show(specs[i].path), str(specs[i].held)) for i in matched]
             raise NotDifferentiableError(
                 f"{call}: of={pattern!r} matches no output that can be differentiated; only "
-                "floating-point arrays can." + listed(columns(rows))
+                "floating-point arrays can. Convert it, or select another." + listed(columns(rows))
             )
         chosen |= usable
     return [

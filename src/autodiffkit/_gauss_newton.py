@@ -151,7 +151,8 @@ class GaussNewtonTransform(Transform[P, R]):
         if [s.shape for s in outer._domain.specs] != [s.shape for s in found.outputs.specs]:
             raise NotDifferentiableError(
                 f"{flat.call}: the loss is differentiated by all of the model's output, but what "
-                f"{name_of(self._loss.__wrapped__)} takes has other leaves."
+                f"{name_of(self._loss.__wrapped__)} takes has other leaves. Let the "
+                "model return what the loss takes, and the rest as auxiliary data (has_aux=True)."
             )
         label = f"{flat.call[:-1]}, {name_of(self._loss.__wrapped__)})"
         if self._is_fisher:
@@ -277,7 +278,8 @@ def gauss_newton(
     """
     if not callable(loss):
         raise SignatureError(
-            f"gauss_newton takes a model and a loss, a function of its output; got {loss!r}."
+            f"gauss_newton takes a model and a loss, a function of its output; got {loss!r}. "
+            "Pass a function for each."
         )
     options = Options(wrt=wrt, mode=mode, has_aux=has_aux, typecheck=typecheck)
     return GaussNewtonTransform(model, loss, options)
@@ -348,7 +350,8 @@ def fisher(
         )
     if not callable(loss):
         raise SelectionError(
-            f"fisher: the likelihood is a name or a function of the output; got {likelihood!r}."
+            f"fisher: the likelihood is a name or a function of the output; got {likelihood!r}. "
+            f"Pass one of {', '.join(map(repr, _LIKELIHOODS))}, or a log-partition function."
         )
     options = Options(wrt=wrt, mode=mode, has_aux=has_aux, typecheck=typecheck)
     return FisherTransform(model, loss, options)

@@ -13,6 +13,11 @@ from autodiffkit._records import Record
 from autodiffkit._trees import Part, Tree, arguments_tree
 
 
+TO_HAVE_A_BLOCK = (
+    "Name it in wrt=, and pass it as a floating-point array or number: then there is a block."
+)
+
+
 @dataclasses.dataclass(frozen=True)
 class Argument:
     """One argument: its structure, and where it stood among the positional ones.
@@ -86,13 +91,16 @@ class Inputs:
         for argument in self.arguments:
             if path == argument.name or path.startswith(argument.name + "."):
                 if argument.held is not None:
-                    raise NotDifferentiatedError(f"{call}: no block for {path!r}: {argument.held}.")
+                    raise NotDifferentiatedError(
+                        f"{call}: no block for {path!r}: {argument.held}.", remedy=TO_HAVE_A_BLOCK
+                    )
                 rest = None if path == argument.name else path[len(argument.name) + 1 :]
                 part = argument.tree.at(rest, call)
                 if part is not None:
                     if not part.indices:
                         raise NotDifferentiatedError(
-                            f"{call}: no block for {path!r}: {part.tree.why_held()}."
+                            f"{call}: no block for {path!r}: {part.tree.why_held()}.",
+                            remedy=TO_HAVE_A_BLOCK,
                         )
                     return part.shifted(start)
             start += len(argument.tree.selected)
@@ -130,7 +138,7 @@ class Inputs:
             raise StructureError(
                 f"{call}.to_jax: argnums={argnums!r} is not among the {len(parts)} positional "
                 f"argument{'' if len(parts) == 1 else 's'} of the call (arguments passed by "
-                "keyword have no position)."
+                "keyword have no position). Reach blocks by name, as in J['x']."
             ) from None
 
 

@@ -226,6 +226,12 @@ def block_spec(output: LeafSpec, source: LeafSpec) -> LeafSpec:
     )
 
 
+_TO_FIT = (
+    "Pass an array of this shape, real where this is real, or leave it out of the vector: what "
+    "is left out counts as zero."
+)
+
+
 def fitted(value: Any, spec: LeafSpec, name: str) -> Array:
     """A leaf of a vector as an array of the specified shape and dtype.
 
@@ -233,11 +239,11 @@ def fitted(value: Any, spec: LeafSpec, name: str) -> Array:
         StructureError: If it has another shape, or is complex where the leaf is real.
     """
     if not is_numeric(value):
-        raise StructureError(f"{name} should be {spec}; got {describe_leaf(value)}.")
+        raise StructureError(f"{name} should be {spec}; got {describe_leaf(value)}.", remedy=_TO_FIT)
     array = jnp.asarray(value)
     if array.shape == spec.shape and (is_complex(spec.dtype) or not is_complex(array.dtype)):
         return array.astype(spec.dtype)
     batched = array.ndim > len(spec.shape) and array.shape[array.ndim - len(spec.shape) :]
     hint = " A batch of vectors goes through jax.vmap." if batched == spec.shape else ""
     received = describe_array(array.shape, array.dtype)
-    raise StructureError(f"{name} should be {spec}; got {received}.{hint}")
+    raise StructureError(f"{name} should be {spec}; got {received}.{hint}", remedy=_TO_FIT)

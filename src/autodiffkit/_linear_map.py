@@ -347,7 +347,8 @@ class Sum(Derived):
             first_order, second_order = (", ".join(map(show, x)) for x in (ours, theirs))
             rows = [("order", first_order, second_order)]
         raise StructureError(
-            f"{self._name}: maps that are added go between the same spaces, with the same names."
+            f"{self._name}: maps that are added go between the same spaces, with the same names. "
+            "Select the same arguments and outputs of both (wrt=, of=)."
             + listed(columns([("", "first", "second"), *rows]))
         )
 
@@ -368,7 +369,8 @@ class Scaled(Derived):
         self._factor = jnp.asarray(factor)
         if is_complex(self._factor.dtype) and not all(is_complex(s.dtype) for s in specs):
             raise StructureError(
-                f"{given._name}: a map of real arrays is not multiplied by a complex number."
+                f"{given._name}: a map of real arrays is not multiplied by a complex number. "
+                "Multiply by its real and its imaginary part."
             )
 
     @property
@@ -412,7 +414,8 @@ class Composed(Derived):
             jax.eval_shape(self._joint, *self._between)
         except StructureError as error:
             raise StructureError(
-                f"{self._name}: what the right map gives is not what the left one takes."
+                f"{self._name}: what the right map gives is not what the left one takes. Write the "
+                "map that is applied first on the right, and select its outputs with of=."
                 + listed([
                     "given",
                     *_ends(right._codomain.specs),

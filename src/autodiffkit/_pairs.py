@@ -11,7 +11,7 @@ from jaxtyping import Array
 
 from autodiffkit._block_table import BlockTable, Row
 from autodiffkit._errors import NotDifferentiatedError
-from autodiffkit._inputs import Inputs, is_index
+from autodiffkit._inputs import TO_HAVE_A_BLOCK, Inputs, is_index
 from autodiffkit._leaves import slices
 from autodiffkit._paths import missing, show
 from autodiffkit._stored import Stored
@@ -90,7 +90,8 @@ class Paired(Stored):
         blocks = tuple(tuple(tuple(rows[i]) for i in part.indices) for rows in self._by_output())
         if not any(block is not None for rows in blocks for row in rows for block in row):
             raise NotDifferentiatedError(
-                f"{self._name}: no block by {path!r} first: blocks= leaves it out."
+                f"{self._name}: no block by {path!r} first: blocks= leaves it out; add a "
+                "pair of it to have one."
             )
         whole = _alone(part)
         return PairedRow(blocks, whole, self._inputs, self._outputs, self._title, self._name, path)
@@ -240,7 +241,8 @@ class PairedRow(eqx.Module):
         blocks = [[[row[j] for j in second.indices] for row in rows] for rows in self._blocks]
         if all(block is None for rows in blocks for row in rows for block in row):
             raise NotDifferentiatedError(
-                f"{self._name}: no block by {path!r}: blocks= leaves it out."
+                f"{self._name}: no block by {path!r}: blocks= leaves it out; add the pair to "
+                "have it."
             )
         return self._outputs.unflatten([
             self._part.pick([second.pick(row) for row in rows]) for rows in self._blocks
@@ -277,7 +279,8 @@ class PairedRow(eqx.Module):
         assert part is not None
         if not part.indices:
             raise NotDifferentiatedError(
-                f"{self._name}: no block for {step!r}: {part.tree.why_held()}."
+                f"{self._name}: no block for {step!r}: {part.tree.why_held()}.",
+                remedy=TO_HAVE_A_BLOCK,
             )
         blocks = tuple(tuple(rows[i] for i in part.indices) for rows in self._blocks)
         names = (self._title, self._whole, f"{self._path}.{step}")

@@ -134,7 +134,8 @@ def make_plan(
         if not planner.ask(equations):
             raise ModeError(
                 f"{call}: {NAMES[schedule.sweeps.mode]} mode fails, although each equation of the "
-                "function can be differentiated." + listed([reason(error)])
+                "function can be differentiated. Use mode='auto' or another one, or differentiate "
+                "the parts of the function separately." + listed([reason(error)])
             ) from error
 
 

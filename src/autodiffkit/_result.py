@@ -56,8 +56,8 @@ class Derivative(Stored, Generic[R_co]):
         """The part of the output under `path`, and its value."""
         if not isinstance(path, str):  # pyright: ignore[reportUnnecessaryIsInstance]  # J.of(0)
             raise StructureError(
-                f"{self._name}.of: outputs are reached by names, not by {path!r}; entries of a "
-                "list by '0', '1' and so on."
+                f"{self._name}.of: outputs are reached by names, not by {path!r}; write '0', "
+                "'1' and so on for the entries of a list."
             )
         part = self._outputs.at(path, self._name)
         if part is None and path == "":  # what a single array without a name is labelled
@@ -68,7 +68,8 @@ class Derivative(Stored, Generic[R_co]):
             raise missing(self._name, "output", path, names, otherwise)
         if not part.indices:
             raise NotDifferentiatedError(
-                f"{self._name}: no derivative of output {path!r}: {part.tree.why_held()}."
+                f"{self._name}: no derivative of output {path!r}: {part.tree.why_held()}.",
+                remedy="Select it with of=, and return it as a floating-point array or number.",
             )
         if self._value.tree is None:  # of a map that was made of others
             return part, self._value
@@ -211,7 +212,10 @@ class Jacobian(FirstDerivative[R_co]):
         """
         matrix = self._matrix("lstsq")
         right = joined(self._pulled("lstsq", vector), self._codomain.specs)
-        message = f"{self._name}.lstsq: the Jacobian or the vector has an entry that is not finite."
+        message = (
+            f"{self._name}.lstsq: the Jacobian or the vector has an entry that is not finite; print "
+            "them to see where."
+        )
         bad = ~(jnp.all(jnp.isfinite(matrix)) & jnp.all(jnp.isfinite(right)))
         right = algebra.checked(right.astype(matrix.dtype), bad, message)
         return self.unravel(algebra.lstsq(matrix, right))

@@ -49,7 +49,7 @@ def check_selection(call: str, option: str, selection: Any) -> Any:
     if isinstance(selection, (tuple, list)):
         patterns: tuple[Any, ...] = (*selection,)
         if not patterns:
-            raise SelectionError(f"{call}: {option}=() selects nothing; {option} takes {kinds}.")
+            raise SelectionError(f"{call}: {option}=() selects nothing; give {kinds}.")
         if all(isinstance(pattern, str) for pattern in patterns):
             return patterns
     elif predicates and callable(selection):
@@ -61,7 +61,7 @@ def check_selection(call: str, option: str, selection: Any) -> Any:
             if predicates
             else " Outputs are selected by path here; that of a tuple's first entry is '0'."
         )
-    raise SelectionError(f"{call}: {option}={selection!r} is not {kinds}.{hint}")
+    raise SelectionError(f"{call}: {option}={selection!r} is no selection. Give {kinds}.{hint}")
 
 
 Blocks = Sequence[tuple[str, str]] | Literal["diagonal"] | None
@@ -79,13 +79,13 @@ def check_blocks(call: str, blocks: Any) -> Any:
     if isinstance(blocks, (list, tuple)):
         given: list[Any] = [*blocks]
         if not given:
-            raise SelectionError(f"{call}: blocks={blocks!r} selects nothing; it takes {kinds}.")
+            raise SelectionError(f"{call}: blocks={blocks!r} selects nothing; give {kinds}.")
         pairs = [(*pair,) for pair in given if isinstance(pair, (list, tuple))]
         if len(pairs) == len(given) and all(
             len(pair) == 2 and all(isinstance(x, str) for x in pair) for pair in pairs
         ):
             return tuple(pairs)
-    raise SelectionError(f"{call}: blocks={blocks!r} is not {kinds}.")
+    raise SelectionError(f"{call}: blocks={blocks!r} is no selection. Give {kinds}.")
 
 
 def select_blocks(call: str, blocks: Any, leaves: Sequence[LeafSpec]) -> frozenset[tuple[int, int]]:
@@ -182,7 +182,7 @@ def select(
         if able and not accepted:
             raise SelectionError(
                 f"{call}: the predicate wrt accepted none of the differentiable leaves: "
-                f"{some_of([show(path) for path, _ in able])}."
+                f"{some_of([show(path) for path, _ in able])}. Accept one of them, or leave wrt out."
             )
         return accepted
     chosen: set[Path] = set()
@@ -250,7 +250,7 @@ def _no_match(
             what = leaf.held if leaf.held is not None else str(leaf)
             return SelectionError(
                 f"{call}: wrt={pattern!r} matches nothing, because {show(leaf.path)!r} has no "
-                f"parts: it is {what}."
+                f"parts: it is {what}. Leave out what follows its name."
             )
     names = [*arguments, *all_parts(leaf.path for leaf in leaves)]
     remedy = nearest(pattern, names, "The call passed no arguments.")

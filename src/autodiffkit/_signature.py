@@ -200,7 +200,8 @@ def bind(
     except TypeError as error:
         raise SignatureError(
             f"{call}: {error}. The function is {function}; the call passed "
-            f"{_describe_call(args, kwargs)}."
+            f"{_describe_call(args, kwargs)}.",
+            remedy="Call the transform as you would call the function.",
         ) from None
     raws = _arguments(function, passed)
     for raw in raws:
@@ -314,7 +315,9 @@ def _flatten(call: str, raw: _Raw, *, needed: bool, abstract: bool) -> None:
         keyed, treedef = jtu.tree_flatten_with_path(raw.value)
     except Exception as error:
         raw.flaw = SignatureError(
-            f"{call}: argument {raw.name!r} could not be flattened as a pytree: {error}"
+            f"{call}: argument {raw.name!r} could not be flattened as a pytree: {error}",
+            remedy="Register its class with JAX (jax.tree_util.register_dataclass), or mend how it "
+            "is flattened.",
         )
         if needed:
             raise raw.flaw from error
@@ -359,7 +362,7 @@ def _nothing_differentiable(call: str, raws: Sequence[_Raw]) -> NotDifferentiabl
         else:
             rows += [(show(leaf.path), str(leaf.held)) for leaf in raw.tree.leaves]
     if not rows:
-        return NotDifferentiableError(f"{call}: nothing to differentiate: there are no arguments.")
+        return NotDifferentiableError(f"{call}: nothing to differentiate: there are no arguments. Pass what to differentiate by as one.")
     constants = ", or name a constant in wrt" if any(raw.reserve for raw in raws) else ""
     return NotDifferentiableError(
         f"{call}: nothing to differentiate: the call passed no floating-point array or number. "

@@ -238,7 +238,7 @@ class Stored(Composable):
         names = ", ".join(path for path, _ in self.column_labels)
         message = (
             f"{self._name}.{method}: the matrix by {names} has entries that are not finite; "
-            "printing the derivative shows in which blocks."
+            "print the derivative to see in which blocks."
         )
         return algebra.checked(matrix, ~jnp.all(jnp.isfinite(matrix)), message)
 
@@ -255,6 +255,7 @@ class Stored(Composable):
         if array.shape != self._matrix_shape:
             raise StructureError(
                 f"{self._name}.from_matrix: the matrix should have the shape "
-                f"{list(self._matrix_shape)}; got {describe_array(array.shape, array.dtype)}."
+                f"{list(self._matrix_shape)}; got {describe_array(array.shape, array.dtype)}. "
+                "Pass an array in the order of .as_matrix()."
             )
         return array

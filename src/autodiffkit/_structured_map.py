@@ -166,7 +166,7 @@ class StructuredMap(eqx.Module):
         call = f"{self._name}.{method}"
         if arguments and vector is not None:
             raise StructureError(
-                f"{call}: give the vector either by position or by keyword, not both."
+                f"{call}: the vector is given by position and by keyword. Give it in one of these ways."
             )
         given = make_record(tuple(arguments), tuple(arguments.values())) if arguments else vector
         return _leaves(self._domain, given, call)
@@ -177,7 +177,7 @@ class StructuredMap(eqx.Module):
     def _as_vector(self, call: str) -> Any:
         """What this is as a structured vector, if it is one."""
         raise StructureError(
-            f"{call}: {self._name} is a linear map and no vector; @ multiplies maps."
+            f"{call}: {self._name} is a linear map and no vector; write @ for a product of maps."
         )
 
     def rmv(self, vector: Any, /) -> Any:
@@ -266,7 +266,7 @@ class StructuredMap(eqx.Module):
                 f"{self._name}.unravel: the first axis should have the {size} "
                 f"entr{'y' if size == 1 else 'ies'} of "
                 f"{', '.join(label for label, _ in self.column_labels) or 'the output'}; got "
-                f"{describe_array(array.shape, array.dtype)}."
+                f"{describe_array(array.shape, array.dtype)}. Pass an entry or a row for each."
             )
         leaves: list[Array] = []
         for spec, part in zip(self._domain.specs, slices(self._domain.specs), strict=True):

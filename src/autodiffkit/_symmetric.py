@@ -84,7 +84,8 @@ class Symmetric(Paired):
         self._refuse_not_square("damped")
         if not is_numeric(amount) or jnp.shape(amount) != ():
             raise StructureError(
-                f"{self._name}.damped: the amount is one number; got {describe_leaf(amount)}."
+                f"{self._name}.damped: the amount is one number; got {describe_leaf(amount)}. Pass a "
+                "scalar."
             )
         matrix = self.as_matrix()
         unit = jnp.eye(matrix.shape[0], dtype=matrix.dtype)
@@ -241,7 +242,10 @@ class SymmetricMatrix(Symmetric):
         roots = self._roots("correlation")
         matrix = algebra.computable(self.as_matrix())
         flat = jnp.concatenate([x.reshape(-1).astype(matrix.dtype) for x in roots])
-        message = f"{self._name}.correlation: a variance is zero."
+        message = (
+            f"{self._name}.correlation: a variance is zero. Hold constant with wrt= what does not "
+            "vary."
+        )
         flat = algebra.checked(flat, ~jnp.all(flat > 0), message)
         scaled = matrix / flat[:, None] / flat[None, :]
         found = jnp.where(jnp.eye(flat.size, dtype=bool), jnp.ones_like(scaled), scaled)
@@ -256,7 +260,7 @@ class SymmetricMatrix(Symmetric):
         ):
             message = (
                 f"{self._name}.{method}: a variance of {path!r} is negative or not finite, so this "
-                "is no covariance. That of a minimum is the inverse of a positive definite Hessian."
+                "is no covariance. Take that of a minimum, where the Hessian is positive definite."
             )
             found.append(jnp.sqrt(algebra.checked(leaf, ~jnp.all(leaf >= 0), message)))
         return found

@@ -320,7 +320,9 @@ class _Check:
         if not lines and isinstance(node, ArrayHint):
             lines = _at_once(node.dims, value)
         error = AnnotationError(
-            f"{self._call}: {place} does not fit its annotation" + listed([*columns(rows), *lines])
+            f"{self._call}: {place} does not fit its annotation" + listed([*columns(rows), *lines]),
+            remedy="Pass what the annotation says, or mend the annotation. typecheck=False leaves "
+            "all of them unchecked.",
         )
         error.__cause__ = _original(value, getattr(node, "check", node.hint))
         return error
@@ -328,7 +330,8 @@ class _Check:
     def _fault(self, place: Place, hint: str, why: str) -> AnnotationError:
         rows = [("annotated", hint), ("because", why)]
         return AnnotationError(
-            f"{self._call}: the annotation of {place} is at fault" + listed(columns(rows))
+            f"{self._call}: the annotation of {place} is at fault" + listed(columns(rows)),
+            remedy="Mend the annotation. typecheck=False leaves all of them unchecked.",
         )
 
 

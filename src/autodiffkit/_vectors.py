@@ -166,5 +166,5 @@ def refuse_batched(name: str, arrays: Sequence[Any], shapes: Sequence[tuple[int,
             raise StructureError(
                 f"{name}: this result has an array of shape {list(jnp.shape(array))} where its "
                 f"structure says {list(shape)}. After jax.vmap it is still a pytree, but its "
-                "matrix methods belong inside the function that is mapped."
+                "matrix methods belong inside the function that is mapped; call them there."
             )
