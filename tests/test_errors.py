@@ -342,8 +342,8 @@ def test_the_decorator_form_refuses_the_same(transform):
         "no argument at all",
         adk.NotDifferentiableError,
         lambda: adk.jacobian(lambda: X)(),
-        "jacobian(<lambda>): nothing to differentiate: there are no arguments. Pass what to "
-        "differentiate by as one.",
+        "jacobian(<lambda>): nothing to differentiate: there are no arguments. Give the function "
+        "one.",
     ),
     (
         "only integers",

@@ -12,7 +12,6 @@ from autodiffkit._paths import all_parts, missing, spellings
 from autodiffkit._records import Record
 from autodiffkit._trees import Part, Tree, arguments_tree
 
-
 TO_HAVE_A_BLOCK = (
     "Name it in wrt=, and pass it as a floating-point array or number: then there is a block."
 )

@@ -239,7 +239,9 @@ def fitted(value: Any, spec: LeafSpec, name: str) -> Array:
         StructureError: If it has another shape, or is complex where the leaf is real.
     """
     if not is_numeric(value):
-        raise StructureError(f"{name} should be {spec}; got {describe_leaf(value)}.", remedy=_TO_FIT)
+        raise StructureError(
+            f"{name} should be {spec}; got {describe_leaf(value)}.", remedy=_TO_FIT
+        )
     array = jnp.asarray(value)
     if array.shape == spec.shape and (is_complex(spec.dtype) or not is_complex(array.dtype)):
         return array.astype(spec.dtype)

@@ -56,7 +56,8 @@ def check_limits(call: str, limits: Limits, layout: str) -> Limits:
         if not is_whole or int(chunk_size) < 1:
             raise SelectionError(
                 f"{call}: chunk_size is the number of directions that are swept together, 1 or "
-                f"more; got {_shown(chunk_size)}. Pass a whole number, or leave it out for no limit."
+                f"more; got {_shown(chunk_size)}. Pass a whole number, or leave it out for no "
+                "limit."
             )
         chunk_size = int(chunk_size)
     if memory_limit is not None:
@@ -80,8 +81,8 @@ def _bytes(call: str, limit: Any) -> int:
         found = float(limit)
     if found is None or not 1 <= found < float("inf"):
         raise SelectionError(
-            f"{call}: memory_limit={_shown(limit)} is no number of bytes. Pass a positive number, or "
-            "text with a unit such as '512MiB' or '2GB'."
+            f"{call}: memory_limit={_shown(limit)} is no number of bytes. Pass a positive number, "
+            "or text with a unit such as '512MiB' or '2GB'."
         )
     return int(found)
 

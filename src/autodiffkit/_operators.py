@@ -345,7 +345,9 @@ class DirectionalDerivativeTransform(_Operator[P, R]):
         super().__init__(function, options)
         call = f"{self._verb}({name_of(function)})"
         if isinstance(order, bool) or not is_index(order) or order < 1:
-            raise SelectionError(f"{call}: order={order!r} is not a positive integer. Pass 1, or more.")
+            raise SelectionError(
+                f"{call}: order={order!r} is not a positive integer. Pass 1, or more."
+            )
         self._derivative_order = operator.index(order)
         if "direction" in as_function(function).signature.parameters:
             raise SignatureError(

@@ -34,7 +34,9 @@ class Record:
         object.__setattr__(self, "_values", values)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        raise AttributeError(f"a Record is immutable; cannot set {name!r}. Make another one: adk.Record(...)")
+        raise AttributeError(
+            f"a Record is immutable; cannot set {name!r}. Make another one: adk.Record(...)"
+        )
 
     def __getattr__(self, name: str) -> Any:
         # Only reached when the lookup of slots and dunders has failed.

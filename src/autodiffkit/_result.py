@@ -213,8 +213,8 @@ class Jacobian(FirstDerivative[R_co]):
         matrix = self._matrix("lstsq")
         right = joined(self._pulled("lstsq", vector), self._codomain.specs)
         message = (
-            f"{self._name}.lstsq: the Jacobian or the vector has an entry that is not finite; print "
-            "them to see where."
+            f"{self._name}.lstsq: the Jacobian or the vector has an entry that is not finite; "
+            "print them to see where."
         )
         bad = ~(jnp.all(jnp.isfinite(matrix)) & jnp.all(jnp.isfinite(right)))
         right = algebra.checked(right.astype(matrix.dtype), bad, message)

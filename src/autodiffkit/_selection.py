@@ -182,7 +182,8 @@ def select(
         if able and not accepted:
             raise SelectionError(
                 f"{call}: the predicate wrt accepted none of the differentiable leaves: "
-                f"{some_of([show(path) for path, _ in able])}. Accept one of them, or leave wrt out."
+                f"{some_of([show(path) for path, _ in able])}. Accept one of them, or leave wrt "
+                "out."
             )
         return accepted
     chosen: set[Path] = set()

@@ -362,7 +362,9 @@ def _nothing_differentiable(call: str, raws: Sequence[_Raw]) -> NotDifferentiabl
         else:
             rows += [(show(leaf.path), str(leaf.held)) for leaf in raw.tree.leaves]
     if not rows:
-        return NotDifferentiableError(f"{call}: nothing to differentiate: there are no arguments. Pass what to differentiate by as one.")
+        return NotDifferentiableError(
+            f"{call}: nothing to differentiate: there are no arguments. Give the function one."
+        )
     constants = ", or name a constant in wrt" if any(raw.reserve for raw in raws) else ""
     return NotDifferentiableError(
         f"{call}: nothing to differentiate: the call passed no floating-point array or number. "

@@ -84,8 +84,8 @@ class Symmetric(Paired):
         self._refuse_not_square("damped")
         if not is_numeric(amount) or jnp.shape(amount) != ():
             raise StructureError(
-                f"{self._name}.damped: the amount is one number; got {describe_leaf(amount)}. Pass a "
-                "scalar."
+                f"{self._name}.damped: the amount is one number; got {describe_leaf(amount)}. "
+                "Pass a scalar."
             )
         matrix = self.as_matrix()
         unit = jnp.eye(matrix.shape[0], dtype=matrix.dtype)

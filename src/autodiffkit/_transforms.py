@@ -104,8 +104,8 @@ class Transform(eqx.Module, Generic[P, R]):
             )
         if not callable(function):
             raise SignatureError(
-                f"{self._verb} takes a function or a callable module; got {function!r}. "
-                f"Pass the function itself, and its arguments to the result: adk.{self._verb}(f)(x)."
+                f"{self._verb} takes a function or a callable module; got {function!r}. Pass "
+                f"the function itself, and its arguments to the result: adk.{self._verb}(f)(x)."
             )
         call = f"{self._verb}({name_of(function)})"
         check_mode(call, options.mode)
