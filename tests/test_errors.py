@@ -1127,8 +1127,8 @@ def pair() -> Any:
         "twice",
         adk.StructureError,
         lambda: pair().mv(X, x=X),
-        "jacobian(product).mv: the vector is given by position and by keyword. Give it in one of "
-        "these ways.",
+        "jacobian(product).mv: the vector is given twice. Give it by position or by keyword, not "
+        "both.",
     ),
     (
         "bare for several",

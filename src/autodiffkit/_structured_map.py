@@ -166,8 +166,7 @@ class StructuredMap(eqx.Module):
         call = f"{self._name}.{method}"
         if arguments and vector is not None:
             raise StructureError(
-                f"{call}: the vector is given by position and by keyword. Give it in one of "
-                "these ways."
+                f"{call}: the vector is given twice. Give it by position or by keyword, not both."
             )
         given = make_record(tuple(arguments), tuple(arguments.values())) if arguments else vector
         return _leaves(self._domain, given, call)
