@@ -271,7 +271,8 @@ class _Scope:
             return (Field(_field(call)),)
         module, function = found[0]
         names = [x.arg for x in _parameters(function) if x.arg not in {"self", "cls"}]
-        given = {name: self.text(x) for name, x in zip(names, call.args, strict=False)}
+        passed = zip(names, call.args, strict=False)
+        given = {name: self.text(x) for name, x in passed if name not in _ALWAYS_FIELDS}
         scope = _Scope(module, function, tuple(given.items()))
         returned = [
             scope.text(x.value)
