@@ -145,6 +145,7 @@ _IMPERATIVES = [
     "convert",
     "decide",
     "differentiate",
+    "donate",
     "give",
     "hold",
     "leave",
@@ -167,7 +168,7 @@ _IMPERATIVES = [
     "write",
 ]
 _TELLS = re.compile(
-    rf"(?:for [^,]*? |otherwise |do )?(?:{'|'.join(_IMPERATIVES)})\b", re.IGNORECASE
+    rf"(?:for [^,]*? |otherwise |do (?:not )?)?(?:{'|'.join(_IMPERATIVES)})\b", re.IGNORECASE
 )
 _OFFERS = re.compile(
     r"(?:\[?adk\.\w|\.\w+[( ]|mv and rmv |wrt=.* would fit|did you mean|there is ⟨"

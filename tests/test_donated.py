@@ -39,7 +39,7 @@ def test_a_linear_map_says_that_its_arguments_are_gone():
     L.mv(X)
     x.delete()
     for method in (lambda: L.mv(X), lambda: L.rmv(X), L.as_matrix, lambda: L.T.as_matrix()):
-        with pytest.raises(adk.StructureError, match="do not donate them"):
+        with pytest.raises(adk.StructureError, match="Do not donate them"):
             method()
 
 

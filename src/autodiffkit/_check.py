@@ -171,8 +171,7 @@ def _checked_orders(call: str, orders: Any) -> tuple[int, ...]:
         if set(found) <= {1, 2} and not any(isinstance(order, bool) for order in given):
             return tuple(found)
     raise SelectionError(
-        f"{call}: order is 1, 2 or (1, 2), the orders of the derivatives that are checked; got "
-        f"{orders!r}."
+        f"{call}: order={orders!r} is no choice of derivatives to check. Pass 1, 2 or (1, 2)."
     )
 
 
@@ -180,17 +179,17 @@ def _checked_settings(call: str, settings: Settings) -> Settings:
     count: Any = settings.count
     if isinstance(count, bool) or not is_index(count) or count < 1:
         raise SelectionError(
-            f"{call}: directions is the number of random directions of each argument, 1 or more; "
-            f"got {count!r}. full=True takes one for each entry."
+            f"{call}: directions={count!r} is no number of random directions. Pass 1 or more, or "
+            "full=True, which takes one for each entry."
         )
     seed: Any = settings.seed
     if isinstance(seed, bool) or not is_index(seed) or seed < 0:
-        raise SelectionError(f"{call}: seed={seed!r} is not a whole number that is 0 or more.")
+        raise SelectionError(f"{call}: seed={seed!r} is no seed. Pass a whole number, 0 or more.")
     for name, value in (("rtol", settings.rtol), ("atol", settings.atol)):
         if value is None and name == "rtol":
             continue
         number: Any = value
         is_number = isinstance(number, kinds_of_numbers.Real) and number is not True
         if not is_number or not 0 <= float(number) < np.inf:
-            raise SelectionError(f"{call}: {name}={number!r} is not a number that is 0 or more.")
+            raise SelectionError(f"{call}: {name}={number!r} is no tolerance. Pass 0 or more.")
     return dataclasses.replace(settings, count=int(count), seed=int(seed))

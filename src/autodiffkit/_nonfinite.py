@@ -79,7 +79,8 @@ class NonfiniteTransform(Transform[P, R]):
             SignatureError: Always.
         """
         raise SignatureError(
-            f"{self._verb}: a report is about the values of a call, so it cannot be compiled."
+            f"{self._verb}: a report is about the values of a call, so it cannot be compiled. "
+            "Call it with the arrays."
         )
 
 

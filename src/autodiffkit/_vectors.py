@@ -159,8 +159,8 @@ def refuse_batched(name: str, arrays: Sequence[Any], shapes: Sequence[tuple[int,
     for array, shape in zip(arrays, shapes, strict=True):
         if is_deleted(array):
             raise StructureError(
-                f"{name}: an array of this result has been donated or deleted. A linear map keeps "
-                "arrays of the arguments: do not donate them (donate_argnums) while it is in use."
+                f"{name}: an array of this result has been donated or deleted; a linear map keeps "
+                "arrays of the arguments. Do not donate them (donate_argnums) while it is in use."
             )
         if jnp.shape(array) != shape:
             raise StructureError(
