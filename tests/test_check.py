@@ -383,7 +383,7 @@ def test_what_is_not_finite_is_said_of_each_way():
     assert report.worst.finding == "not finite"
     text = "the derivative of the output by x is not finite: reverse is not. "
     assert text in report.worst.explanation
-    assert "Look for the first operation that is not finite." in report.worst.explanation
+    assert "adk.find_nonfinite names the operation." in report.worst.explanation
     worst = adk.check_derivatives(lambda x: jnp.log(x))(0.0).worst
     assert "the output is not finite itself" in worst.explanation
     worst = adk.check_derivatives(lambda x: jnp.sqrt(jnp.abs(x)))(0.0).worst

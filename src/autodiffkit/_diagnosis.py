@@ -96,7 +96,7 @@ class Diagnosis:
             kind, left, right, _ = found.breaks
             seen = "an infinite slope" if kind == "vertical" else f"a {kind}"
             text += f" Differences see {seen}: {_slopes(left, right)}."
-        return "not finite", text + " Look for the first operation that is not finite."
+        return "not finite", text + " adk.find_nonfinite names the operation."
 
     def _zero(self, found: Compared, what: str) -> tuple[Finding, str] | None:
         """Whether the derivative is zero although the output depends on the input, and why."""
