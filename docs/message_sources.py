@@ -43,11 +43,12 @@ def made() -> tuple[Made, ...]:
 
 @functools.cache
 def error_classes() -> dict[str, str]:
-    """The exception classes of the package, and the first sentence on each."""
+    """The exception classes that users see, and the first sentence on each."""
     tree = ast.parse((PACKAGE / "_errors.py").read_text())
     found: dict[str, str] = {}
     for node in tree.body:
-        if isinstance(node, ast.ClassDef):
+        bases = {x.id for x in getattr(node, "bases", ()) if isinstance(x, ast.Name)}
+        if isinstance(node, ast.ClassDef) and bases & {"Exception", "AutodiffError"}:
             found[node.name] = (ast.get_docstring(node) or "").split("\n\n")[0]
     return found
 

@@ -15,7 +15,7 @@ import hypothesis
 import jax
 import pytest
 
-FEW, SHARD = 50, 25
+FEW, SHARD = 30, 25
 SETTINGS: dict[str, Any] = {
     "deadline": None,
     "database": None,

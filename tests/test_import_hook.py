@@ -11,7 +11,6 @@ USES = (
     "test_selection.py",
     "test_calls.py",
     "test_products.py",
-    "test_curvature.py",
 )
 
 

@@ -242,3 +242,12 @@ def test_empty_arrays_take_no_sweeps():
     J = adk.jacobian(lambda e: e * 2)(jnp.zeros((0, 3)))
     assert J.e.shape == (0, 3, 0, 3)
     assert J.as_matrix().shape == (0, 0)
+
+
+def test_a_mode_that_was_asked_for_is_that_of_a_plan_without_sweeps():
+    def constant(x):
+        return jnp.zeros_like(x) + 0.5
+
+    for mode in ("fwd", "rev"):
+        plan = adk.jacobian(constant, mode=mode).plan(jnp.ones(3))
+        assert (plan.mode, plan.forward_sweeps, plan.reverse_sweeps) == (mode, 0, 0)

@@ -106,7 +106,7 @@ def _is_better(network: Network, candidate: Candidate, chosen: Candidate, kernel
     if ours * tie < theirs or theirs * tie < ours:
         return ours < theirs
     clearly = _TIE if mixed[0] == mixed[1] else _FEWER
-    counts = [[c.forward + c.reverse for c in (candidate, chosen)]]
+    counts = [[c.directions for c in (candidate, chosen)]]
     if not any(mixed):
         ends = (network.ends[c.sweeps.mode == "rev"] for c in (candidate, chosen))
         counts.append([network.directions(end) for end in ends])

@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -95,6 +95,7 @@ class Compared:
         return wrong and self.breaks is None and self.resolved
 
 
+@runtime_checkable
 class Stored(Protocol):
     """Derivatives that have been computed: products with them."""
 
@@ -113,6 +114,7 @@ class Stored(Protocol):
         ...
 
 
+@runtime_checkable
 class StoredSecond(Protocol):
     """The same of second derivatives."""
 

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.extend.core as jex
 
+from autodiffkit._errors import RefusalError
 from autodiffkit._jax_compat import struct_of, typed, varying, varying_struct
 from autodiffkit._jaxprs import alone, inlined
 
@@ -26,7 +27,7 @@ def local(jaxpr: Any, arity: int) -> Any:
         The program; the same one where nothing varies, or nothing else does.
 
     Raises:
-        NotImplementedError: If one output varies along an axis of the mesh and another does not,
+        RefusalError: If one output varies along an axis of the mesh and another does not,
             or the program cannot be traced so.
     """
     sources, targets = jaxpr.invars[len(jaxpr.invars) - arity :], jaxpr.outvars
@@ -36,7 +37,7 @@ def local(jaxpr: Any, arity: int) -> Any:
         return jaxpr
     axes = ", ".join(map(repr, sorted(every)))
     if any(every != end for end in ends):
-        raise NotImplementedError(
+        raise RefusalError(
             f"inside jax.shard_map, one output varies along {axes} and another does not, so that "
             "derivatives by what is the same on all devices are of two kinds"
         )
@@ -46,7 +47,7 @@ def local(jaxpr: Any, arity: int) -> Any:
             *(moving.get(x, struct_of(x.aval)) for x in jaxpr.invars)
         )
     except Exception as error:
-        raise NotImplementedError(
+        raise RefusalError(
             f"inside jax.shard_map, what is the same along {axes} enters an operation that holds a "
             "program; make it vary first with jax.lax.pcast(..., to='varying')"
         ) from error

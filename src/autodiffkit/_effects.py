@@ -6,6 +6,7 @@ from typing import Any
 import jax.extend.core as jex
 from jax.extend.core import primitives
 
+from autodiffkit._errors import RefusalError
 from autodiffkit._jaxprs import among
 
 # A callback without results, by the names of their primitives.
@@ -27,7 +28,7 @@ def silenced(jaxpr: Any, arity: int) -> Any:
         The program; the same one where there is nothing to leave out.
 
     Raises:
-        NotImplementedError: If the program needs what an `io_callback` returns, and would call it
+        RefusalError: If the program needs what an `io_callback` returns, and would call it
             again.
     """
     if not jaxpr.effects:
@@ -35,7 +36,7 @@ def silenced(jaxpr: Any, arity: int) -> Any:
     count = len(jaxpr.invars)
     result, _ = _silenced(jaxpr, [k >= count - arity for k in range(count)])
     if _count(result, in_scans=False):
-        raise NotImplementedError(
+        raise RefusalError(
             "an io_callback that returns something would run again with each sweep; use "
             "jax.pure_callback, or call it outside of the loop or the checkpoint"
         )

@@ -55,6 +55,10 @@ class MatrixError(AutodiffError, np.linalg.LinAlgError):
     """A matrix is singular, indefinite or not square where the method needs it otherwise."""
 
 
+class RefusalError(NotImplementedError):
+    """What the package does not differentiate, said in words; a `ModeError` passes them on."""
+
+
 class NotDifferentiatedError(AutodiffError, AttributeError, KeyError):
     """The derivative holds no block under this name; the message says why.
 

@@ -59,7 +59,8 @@ def as_function(f: Callable[..., Any]) -> Function:
         module: Any = f
         call = type(module).__call__
         # Python asks an instance for the parameters of a descriptor, which has lost them.
-        source = functools.partial(call, module) if hasattr(call, "__wrapped__") else module
+        is_wrapped = hasattr(call, "__wrapped__") and not hasattr(module, "__wrapped__")
+        source = functools.partial(call, module) if is_wrapped else module
         return _unambiguous(Function(name_of(f), call, ("self", module), source))
     return Function(name_of(f), f, None, f)
 

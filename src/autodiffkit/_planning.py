@@ -298,7 +298,7 @@ class _Planner:
         size = directions if schedule.chunks is None else schedule.chunks.size
         maps = (*chosen.pushes.values(), *chosen.pulls.values())
         return Plan(
-            mode=chosen.sweeps.mode,
+            mode=chosen.sweeps.mode if chosen.directions or self._mode != "rev" else "rev",
             forward_sweeps=chosen.forward,
             reverse_sweeps=chosen.reverse,
             cut_size=choice.capacity if self._mode == "auto" else counts[self._mode],
@@ -320,7 +320,7 @@ class _Planner:
     def _why(self, choice: Choice, schedule: Schedule, counts: dict[str, int]) -> str:
         plain = choice.plain
         left = {
-            mode: plain[mode].forward + plain[mode].reverse if mode in plain else count
+            mode: plain[mode].directions if mode in plain else count
             for mode, count in counts.items()
         }
         against = f"{left['fwd']} forward against {left['rev']} reverse directions"
@@ -342,7 +342,7 @@ class _Planner:
         if blocked:
             return "; ".join(blocked)
         if schedule.mirrored:
-            count = choice.chosen.forward + choice.chosen.reverse
+            count = choice.chosen.directions
             if count < min(left.values()):
                 against += f", of which symmetry leaves {count}"
         elif choice.chosen.sweeps.mode == "mixed":

@@ -18,7 +18,7 @@ from jaxtyping import Array
 from autodiffkit._cost import nbytes
 from autodiffkit._devices import local
 from autodiffkit._effects import loses_callbacks, silenced
-from autodiffkit._errors import AutodiffError
+from autodiffkit._errors import AutodiffError, RefusalError
 from autodiffkit._jax_compat import is_explicit, is_ordered, is_reference, struct_of, typed, varying
 from autodiffkit._jaxprs import (
     among,
@@ -119,7 +119,7 @@ class Staged:
 
         closed = jax.make_jaxpr(evaluate)(*self._structs)
         if loses_callbacks(self.closed.jaxpr, closed.jaxpr):
-            raise NotImplementedError(
+            raise RefusalError(
                 "JAX loses an io_callback in a scan where it is differentiated in reverse; "
                 "use jax.debug.callback, which it keeps, or call it outside of the scan"
             )

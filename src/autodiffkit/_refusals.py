@@ -9,6 +9,7 @@ import jax
 import jax.extend.core as jex
 from jax.extend.core import primitives
 
+from autodiffkit._errors import RefusalError
 from autodiffkit._jax_compat import is_reference, scan_counts
 from autodiffkit._jaxprs import among, describe
 from autodiffkit._program import WRITTEN, reason
@@ -32,6 +33,8 @@ def refusal(
     Returns:
         A line with the operation, its line of source, and the reason.
     """
+    if isinstance(error, RefusalError):
+        return reason(error)
     for function in functions:
         try:
             jaxpr = jax.make_jaxpr(function)(*primals).jaxpr

@@ -194,6 +194,11 @@ class Candidate:
     pulls: Mapping[int, Sketch] = dataclasses.field(default_factory=dict[int, Sketch])
     mirrored: Pairs = frozenset()
 
+    @property
+    def directions(self) -> int:
+        """The directions of both kinds."""
+        return self.forward + self.reverse
+
 
 @dataclasses.dataclass(frozen=True)
 class Choice:

@@ -19,7 +19,6 @@ from autodiffkit._trees import Tree
 from autodiffkit._vectors import Labels, collect_vector, joined, labels
 
 R_co = TypeVar("R_co", covariant=True)
-F = TypeVar("F", bound=Callable[..., Any])
 
 
 class _Bound(eqx.Module):
@@ -47,11 +46,18 @@ class _ByKeyword:
         return self._method if instance is None else _Bound(self._method, instance)
 
 
-def by_keyword(method: F) -> F:
-    """Lets a method of a map take an argument that is named `self`."""
-    if TYPE_CHECKING:
-        return method
-    return _ByKeyword(method)
+if TYPE_CHECKING:
+    F = TypeVar("F", bound=Callable[..., Any])
+
+    def by_keyword(method: F) -> F:
+        """As below; a checker sees the method."""
+        ...
+
+else:
+
+    def by_keyword(method: Callable[..., Any]) -> Any:
+        """Lets a method of a map take an argument that is named `self`."""
+        return _ByKeyword(method)
 
 
 def is_dunder(name: str) -> bool:
