@@ -158,7 +158,7 @@ class NonfiniteReport:
         return "not finite: " + some_of([f"{output} by {source}" for output, source in pairs])
 
 
-_WIDTH = 88
+_WIDTH = 66  # with the names before it, a line of a terminal
 
 
 def _wrapped(rows: Sequence[tuple[str, str]]) -> list[str]:
