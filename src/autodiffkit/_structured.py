@@ -175,33 +175,32 @@ class _Waiting:
         self._steps = steps if isinstance(steps, Set | range) else frozenset(steps)
         self._sign = -1 if last_first else 1
         self._queue: list[int] = []
-        self._variables: dict[int, list[int]] = {}
+        self._variables: dict[int, list[int]] = {}  # by step that waits
+        self._awaited: dict[int, int] = {}  # how many steps wait for each variable
 
     def add(self, variable: int) -> None:
         """Lets the steps of a variable wait for it."""
         for i in self._steps_of[variable]:
-            if i in self._variables:
-                self._variables[i].append(variable)
-            elif i in self._steps:
-                self._variables[i] = [variable]
+            if i not in self._steps:
+                continue
+            if i not in self._variables:
                 heapq.heappush(self._queue, self._sign * i)
+            self._variables.setdefault(i, []).append(variable)
+            self._awaited[variable] = self._awaited.get(variable, 0) + 1
 
     def __iter__(self) -> Iterator[int]:
         while self._queue:
             i = self._sign * heapq.heappop(self._queue)
-            del self._variables[i]
+            for v in self._variables.pop(i):
+                self._awaited[v] -= 1
+                if not self._awaited[v]:
+                    del self._awaited[v]
             yield i
 
     @property
     def alone(self) -> int | None:
         """The variable that all steps wait for, if there is just one."""
-        found: int | None = None
-        for variables in self._variables.values():
-            for v in variables:
-                if v != found and found is not None:
-                    return None
-                found = v
-        return found
+        return next(iter(self._awaited)) if len(self._awaited) == 1 else None
 
 
 def through(
