@@ -319,6 +319,29 @@ def test_of_equals_the_one_of_fewer_kernels_is_taken():
     assert plan.reverse_sweeps == 200
 
 
+@pytest.mark.parametrize(("count", "mode"), [(5, "fwd"), (20, "rev"), (100, "fwd")])
+def test_code_by_scalars_is_pulled_unless_too_much_is_padded(count, mode):
+    """Of 20, kernels take the time; of 100, the entries that 300 scalars are padded to."""
+
+    def coupled(x):
+        return jnp.stack([x[i] * x[(i + 1) % count] - jnp.sin(x[i - 1]) for i in range(count)])
+
+    assert adk.jacobian(coupled).plan(jnp.ones(count)).mode == mode
+
+
+def test_rotations_joint_by_joint_are_pushed():
+    """Reverse mode adds padded parts at each `cross`, in a kernel of its own."""
+
+    def hand(turns):
+        tip = jnp.ones(3)
+        for turn in turns:
+            axis = turn / jnp.sqrt(turn @ turn + 1e-6)
+            tip = tip + jnp.cross(axis, tip) * jnp.sin(turn @ turn) + axis * (axis @ tip)
+        return tip
+
+    assert adk.jacobian(hand).plan(jnp.ones((7, 3))).mode == "fwd"
+
+
 def test_code_by_scalars_is_swept_in_one_batch():
     """Two sweeps of their own would be twice the program, and no faster."""
 

@@ -70,3 +70,29 @@ def test_what_was_padded_is_written_where_several_places_read_it():
     assert sum(n for _, n in found) == 2 * padded + BYTES
     assert sum(n for _, n in moved(stencil, "rev")) < 2 * padded
     assert moved(lambda x: jnp.pad(x, 1)[2:], "fwd")[0] == ("pad", 0)
+
+
+def kernels(function, mode):
+    network = Network(linear_of(function, [X]).program, 1)
+    return sum(cost.kernels for cost in fused_costs(network, mode))
+
+
+def test_a_sum_of_padded_parts_is_a_kernel_where_it_goes_on_twice():
+    def crossed(x):
+        both = x * jnp.sin(X) + jnp.cos(x)
+        return both[1:] * both[:-1]
+
+    assert (kernels(crossed, "fwd"), kernels(crossed, "rev")) == (0, 1)
+    once = [n for _, n in moved(crossed, "rev")]
+    assert sum(once) == 2 * BYTES + BYTES  # written once, read once; and the result
+    assert kernels(lambda x: jnp.sin(x)[1:] * jnp.sin(x)[:-1], "rev") == 0
+
+
+def test_what_was_padded_and_is_read_again_is_a_kernel_when_pushed():
+    assert kernels(lambda x: jnp.pad(x, 1)[2:] + jnp.pad(x, 1)[:-2], "fwd") == 0
+
+    def stencil(x):
+        padded = jnp.pad(x, 1)
+        return padded[2:] + padded[:-2]
+
+    assert (kernels(stencil, "fwd"), kernels(stencil, "rev")) == (1, 0)

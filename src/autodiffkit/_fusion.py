@@ -63,23 +63,24 @@ def _fused_costs(network: Network, mode: str) -> list[Cost]:
     names = [network.program.jaxpr.eqns[step.equation].primitive.name for step in network.steps]
     makers: dict[int, list[str]] = {}
     readers: dict[int, list[str]] = {}
+    places: dict[int, int] = {}  # where a variable is read: pulled through a sum, it goes on twice
     for step, name in zip(network.steps, names, strict=True):
         before, after = _ends(step, forward)
         for v in before:
             readers.setdefault(v, []).append(name)
+            places[v] = places.get(v, 0) + (1 if forward else len(after))
         for v in after:
             makers.setdefault(v, []).append(name)
     last = {*network.ends[1 if forward else 0]}
+    padding = "pad" if forward else "slice"  # a slice, pulled
+
+    def is_padded(v: int) -> bool:
+        """Whether a variable was padded and is read at several places: XLA writes it."""
+        return padding in makers.get(v, ()) and places.get(v, 0) > 1
 
     def is_made_here(v: int) -> bool:
-        """Whether a variable is computed where it is read.
-
-        What was padded and is read at several places is not: XLA writes it.
-        """
-        names = makers.get(v, ())
-        if not _FUSED[mode].issuperset(names):
-            return False
-        return not (forward and "pad" in names and len(readers.get(v, ())) > 1)
+        """Whether a variable is computed where it is read."""
+        return _FUSED[mode].issuperset(makers.get(v, ())) and not is_padded(v)
 
     seen: set[int] = set()
     summed: set[int] = set()
@@ -98,7 +99,7 @@ def _fused_costs(network: Network, mode: str) -> list[Cost]:
             if v not in summed
             and (v in last or not is_made_here(v) or not _READERS.issuperset(readers[v]))
         ]
-        summed.update(v for v in kept if is_made_here(v))
+        summed.update(v for v in kept if is_made_here(v) or is_padded(v))
         return _bytes(network, kept)
 
     costs: list[Cost] = []
@@ -106,8 +107,13 @@ def _fused_costs(network: Network, mode: str) -> list[Cost]:
         cost = step.push if forward else step.pull
         if name in _READERS:
             before, after = _ends(step, forward)
-            written = are_written(after) if name in _FUSED[mode] else _bytes(network, after)
-            cost = cost._replace(moved=are_read(before) + written)
+            kernels = cost.kernels
+            if name in _FUSED[mode]:
+                kernels += sum(is_padded(v) and v not in summed and v not in last for v in after)
+                written = are_written(after)
+            else:
+                written = _bytes(network, after)
+            cost = cost._replace(moved=are_read(before) + written, kernels=kernels)
         costs.append(cost)
     return costs
 
