@@ -11,9 +11,7 @@ from jax import lax
 
 import autodiffkit as adk
 from autodiffkit._jaxprs import (
-    calls_custom_rules,
     descendants,
-    describe,
     has_body,
     inlined,
     is_complex_linear,
@@ -22,6 +20,7 @@ from autodiffkit._jaxprs import (
     piece,
     separated,
 )
+from autodiffkit._naming import calls_custom_rules, describe
 from places import place
 
 X = jnp.arange(1.0, 4.0)

@@ -7,7 +7,8 @@ import pytest
 from jax import lax
 
 import autodiffkit as adk
-from autodiffkit._program import Staged, linearize
+from autodiffkit._program import linearize
+from autodiffkit._staging import Staged
 from functions import array
 from networks import SMALL
 

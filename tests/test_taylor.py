@@ -11,7 +11,7 @@ from jax import lax
 
 import autodiffkit as adk
 from autodiffkit._jaxprs import inlined
-from autodiffkit._program import Staged
+from autodiffkit._staging import Staged
 from autodiffkit._taylor import TAYLOR, _by_jet, _by_pushes, by_taylor
 
 ORDER = 6

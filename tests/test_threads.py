@@ -12,7 +12,7 @@ import pytest
 from jaxtyping import Array, Float
 
 import autodiffkit as adk
-from autodiffkit import _again, _jaxprs, _program
+from autodiffkit import _again, _naming, _program
 from autodiffkit._again import Recent
 
 THREADS = 16
@@ -186,7 +186,7 @@ def test_caches_are_bounded(monkeypatch, known):
     for n in range(1, 8):
         adk.jacobian(jnp.sin)(jnp.ones(n))
     assert len(known) == 4
-    for cached in (_jaxprs._is_of_jax, _jaxprs._has_rule_of_jax):
+    for cached in (_naming.comes_from_jax, _naming._has_rule_of_jax):
         assert cached.cache_info().maxsize is not None
     monkeypatch.setattr(_program, "_UNOBSTRUCTED", set())
     monkeypatch.setattr(_program, "_REMEMBERED", 2)

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from autodiffkit import _remedies as remedies
-from autodiffkit._jaxprs import _is_of_jax, describe, name_of_primitive, place_of
 from autodiffkit._leaves import describe_array
+from autodiffkit._naming import comes_from_jax, describe, name_of_primitive, place_of
 from autodiffkit._origins import Origin, is_bad
 from autodiffkit._remedies import Cause
 
@@ -219,7 +219,7 @@ def _rule_origin(equation: Any) -> tuple[str, bool]:
     """
     rules = (equation.params.get(name) for name in ("jvp_jaxpr_fun", "bwd"))
     found = [str(x.debug_info.func_src_info) for x in rules if hasattr(x, "debug_info")]
-    if not found or _is_of_jax(found[0]):
+    if not found or comes_from_jax(found[0]):
         return _called_function(equation), True
     return found[0].replace(f"{Path.cwd()}/", ""), False
 

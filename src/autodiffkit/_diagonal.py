@@ -23,9 +23,9 @@ from autodiffkit._equations import EquationArrays
 from autodiffkit._errors import ModeError, listed
 from autodiffkit._fusion import fused_costs
 from autodiffkit._jax_compat import gathered
-from autodiffkit._jaxprs import describe
 from autodiffkit._leaves import Ends, derivative_dtype, is_complex, promote
 from autodiffkit._maps import ONE, Label, Map, product
+from autodiffkit._naming import describe
 from autodiffkit._network import Network
 from autodiffkit._operator_plan import Way, directions
 from autodiffkit._program import Linear, reason

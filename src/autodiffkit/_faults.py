@@ -13,8 +13,9 @@ import numpy as np
 from autodiffkit._branches import COMPARISONS, ROUNDING, STOP, decides, decisions, held
 from autodiffkit._first_order import first_order
 from autodiffkit._interpret import bind, body_of, interpret
-from autodiffkit._jaxprs import alone, calls_custom_rules, describe
+from autodiffkit._jaxprs import alone
 from autodiffkit._leaves import is_inexact
+from autodiffkit._naming import calls_custom_rules, describe
 from autodiffkit._products import Flat, moved, numbers, roundoff
 from autodiffkit._second_order import second_order
 from autodiffkit._subject import Settings, Subject

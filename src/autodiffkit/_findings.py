@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from autodiffkit._causes import case_of, cause_of, describe_case, number, short, values_of
-from autodiffkit._jaxprs import describe, name_of_primitive, place_of
 from autodiffkit._leaves import LeafSpec
+from autodiffkit._naming import describe, name_of_primitive, place_of
 from autodiffkit._nonfinite_report import NonfiniteFinding
 from autodiffkit._origins import Origin, not_finite
 from autodiffkit._paths import show

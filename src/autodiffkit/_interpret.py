@@ -7,7 +7,8 @@ from typing import Any
 import jax.extend.core as jex
 import jax.numpy as jnp
 
-from autodiffkit._jaxprs import inlined, is_of_jax, make_jaxpr
+from autodiffkit._jaxprs import inlined, make_jaxpr
+from autodiffkit._naming import is_of_jax
 
 # Equations that only call the program that they hold, and the parameter that holds it.
 _CALLS = {

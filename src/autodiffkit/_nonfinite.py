@@ -28,7 +28,8 @@ from autodiffkit._nonfinite_report import NonfiniteFinding, NonfiniteReport, Pai
 from autodiffkit._origins import Origin, is_bad, value_origins
 from autodiffkit._paths import show
 from autodiffkit._plain_modes import Block, is_exact, pulled_blocks, pushed_blocks
-from autodiffkit._program import Staged, reason
+from autodiffkit._program import reason
+from autodiffkit._staging import Staged
 from autodiffkit._tape import record
 from autodiffkit._taylor import NO_VALUES
 from autodiffkit._transforms import Transform

@@ -37,8 +37,9 @@ from autodiffkit._leaves import Ends, LeafSpec, describe_leaf, is_complex, promo
 from autodiffkit._operator_plan import OperatorPlan, Way, plan_of
 from autodiffkit._pairs import is_scalar
 from autodiffkit._paths import show
-from autodiffkit._program import Linear, Staged
+from autodiffkit._program import Linear
 from autodiffkit._result import Gradient
+from autodiffkit._staging import Staged
 from autodiffkit._structured_map import R_co, is_dunder
 from autodiffkit._taylor import by_taylor
 from autodiffkit._transforms import Transform, gradient_of

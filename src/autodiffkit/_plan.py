@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 from autodiffkit._cost import Work
 from autodiffkit._errors import columns, listed
-from autodiffkit._jaxprs import describe
 from autodiffkit._leaves import Ends, describe_array
 from autodiffkit._memory import show_bytes
+from autodiffkit._naming import describe
 from autodiffkit._network import Network
 from autodiffkit._paths import show
 from autodiffkit._schedule import Chain, Choice, Schedule, Sketch, Split

@@ -8,10 +8,11 @@ from autodiffkit._choice import Blocked, choose
 from autodiffkit._chunking import keeps_maps, temporaries, within
 from autodiffkit._errors import ModeError, SelectionError, listed
 from autodiffkit._estimate import Maps
-from autodiffkit._jaxprs import describe, has_body
+from autodiffkit._jaxprs import has_body
 from autodiffkit._leaves import Ends
 from autodiffkit._limits import NO_LIMITS, Limits
 from autodiffkit._memory import too_little
+from autodiffkit._naming import describe
 from autodiffkit._network import Network
 from autodiffkit._paths import show
 from autodiffkit._plan import NAMES, Plan

@@ -1,10 +1,9 @@
-"""The function as a program and its tangent map as a linear one.
+"""The tangent map of a function as a linear program.
 
 A flat function takes arrays and returns two lists of arrays: the outputs to differentiate,
 and the rest (integer outputs, auxiliary data), which only passes through.
 """
 
-import dataclasses
 import functools
 from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Any, NamedTuple, NoReturn
@@ -15,26 +14,23 @@ import jax.extend.core as jex
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from autodiffkit._cost import nbytes
 from autodiffkit._devices import local
-from autodiffkit._effects import loses_callbacks, silenced
-from autodiffkit._errors import AutodiffError, RefusalError
-from autodiffkit._jax_compat import is_explicit, is_ordered, is_reference, struct_of, typed, varying
+from autodiffkit._effects import silenced
+from autodiffkit._errors import AutodiffError
+from autodiffkit._jax_compat import is_explicit, is_reference, struct_of, typed, varying
 from autodiffkit._jaxprs import (
     among,
-    calls_custom_rules,
     descendants,
     has_body,
     inlined,
     is_complex_linear,
-    is_repetitive,
     is_self_contained,
     jaxpr_key,
     make_jaxpr,
     piece,
-    separated,
 )
 from autodiffkit._leaves import is_inexact
+from autodiffkit._naming import calls_custom_rules
 from autodiffkit._unseparated import separable
 
 # What is no refusal of JAX to differentiate: ours, and what happens as the function runs.
@@ -43,112 +39,6 @@ NOT_REFUSALS = (AutodiffError, FloatingPointError, jax.errors.JaxRuntimeError)
 WRITTEN = "what depends on the inputs is written to a jax.new_ref"
 
 FlatFunction = Callable[..., tuple[list[Array], list[Any]]]
-
-
-# Staging ----------------------------------------------------------------------
-
-
-class Staged:
-    """A flat function, traced once; calling it evaluates the trace."""
-
-    def __init__(self, function: FlatFunction, primals: Sequence[Any]) -> None:
-        self._structs = [struct_of(x) for x in primals]
-        self.closed, (outs, _) = jax.make_jaxpr(function, return_shape=True)(*primals)
-        self.count = len(outs)
-
-    @functools.cached_property
-    def has_rules(self) -> bool:
-        """Whether it calls a `jax.custom_jvp` or `jax.custom_vjp` that is not JAX's own."""
-        return calls_custom_rules(self.closed.jaxpr)
-
-    def __call__(self, *primals: Array) -> tuple[list[Array], list[Any]]:
-        results = _arrays(jex.jaxpr_as_fun(self.closed)(*primals))
-        return results[: self.count], results[self.count :]
-
-    @property
-    def has_ordered_effects(self) -> bool:
-        """Whether callbacks in it come in an order, which JAX keeps under no `vmap`."""
-        return any(map(is_ordered, self.closed.jaxpr.effects))
-
-    @functools.cached_property
-    def linearization(self) -> "Linearization":
-        """The function with its residuals, and the linear program; nothing is evaluated."""
-        try:
-            return self._separated() or self._linearized()
-        except NOT_REFUSALS:
-            raise
-        except Exception:  # any equation may refuse, each in its own way
-            function = separable(self, self._structs)
-            if function is None:
-                raise
-        self.closed = jax.make_jaxpr(function)(*self._structs)
-        return self._separated() or self._linearized()
-
-    def _separated(self) -> "Linearization | None":
-        """Finds the linear program in the trace of a pushed tangent, which is quick.
-
-        What depends on the tangent is linear in it. But an equation that holds a program, such
-        as a `scan`, computes both what does and what does not; then the answer is `None`.
-        """
-        if is_repetitive(self.closed.jaxpr):  # written out, it takes long to lower
-            return None
-
-        def push(primals: list[Array], tangents: list[Array]) -> Any:
-            outs, tangents, rest = jax.jvp(self, primals, tangents, has_aux=True)
-            return tangents, outs, rest
-
-        structs = self._structs
-        jaxpr, constants = inlined(jax.make_jaxpr(push)(structs, structs))
-        parts = separated(jaxpr, len(structs), self.count)
-        if parts is None:
-            return None
-        first, second = parts
-        if any(is_reference(x) for equation in first.eqns for x in equation.outvars):
-            return None
-        evaluate = functools.partial(jex.jaxpr_as_fun(jex.ClosedJaxpr(first, ())), *constants)
-        program = Program(local(second, len(structs)), len(structs))
-        return Linearization(evaluate, self.count, first, program, True)
-
-    def _linearized(self) -> "Linearization":
-        programs: list[Program] = []
-
-        def evaluate(*primals: Array) -> Any:
-            outs, rest, linear = _linearize(self, primals)
-            programs.append(linear.program)
-            return outs, rest, linear.residuals
-
-        closed = jax.make_jaxpr(evaluate)(*self._structs)
-        if loses_callbacks(self.closed.jaxpr, closed.jaxpr):
-            raise RefusalError(
-                "JAX loses an io_callback in a scan where it is differentiated in reverse; "
-                "use jax.debug.callback, which it keeps, or call it outside of the scan"
-            )
-        return Linearization(jex.jaxpr_as_fun(closed), self.count, closed.jaxpr, programs[0], False)
-
-
-@dataclasses.dataclass(frozen=True)
-class Linearization:
-    """A function that returns its residuals, too, and the program that they belong to."""
-
-    _evaluate: Callable[..., list[Any]]
-    _count: int
-    _jaxpr: Any
-    program: "Program"
-    is_separated: bool  # whether each equation is part of one of the two alone
-
-    def __call__(self, *primals: Array) -> tuple[list[Array], list[Any], "Linear"]:
-        """The outputs, the rest, and the tangent map."""
-        results = _arrays(self._evaluate(*primals))
-        end = len(results) - len(self.program.residuals)
-        linear = Linear(results[end:], self.program)
-        return results[: self._count], results[self._count : end], linear
-
-    @property
-    def kept(self) -> int:
-        """The bytes of residuals that are computed."""
-        computed = {v for equation in self._jaxpr.eqns for v in equation.outvars}
-        residuals = self._jaxpr.outvars[len(self._jaxpr.outvars) - len(self.program.residuals) :]
-        return sum(nbytes(v) for v in residuals if not isinstance(v, jex.Literal) and v in computed)
 
 
 # The linear program -----------------------------------------------------------
@@ -200,7 +90,7 @@ def as_linear(function: Callable[..., list[Array]], sources: Sequence[Any]) -> L
     """Traces a linear function; what it closes over becomes its residuals."""
     jaxpr, constants = inlined(jax.make_jaxpr(function)(*sources))
     if any(is_reference(x) for equation in jaxpr.eqns for x in equation.invars):
-        raise NotImplementedError(WRITTEN)
+        raise NotImplementedError(WRITTEN)  # the line is looked for where it is reported
     jaxpr = silenced(local(jaxpr, len(sources)), len(sources))
     return Linear(constants, Program(jaxpr, len(sources)))
 
@@ -210,19 +100,20 @@ def linearize(
 ) -> tuple[list[Array], list[Any], Linear]:
     """Evaluates a flat function once, for its results and its tangent map there."""
     try:
-        return _linearize(function, primals)
+        return linearized(function, primals)
     except NOT_REFUSALS:
         raise
     except Exception:  # any equation may refuse, each in its own way
         again = separable(function, primals)
         if again is None:
             raise
-        return _linearize(again, primals)
+        return linearized(again, primals)
 
 
-def _linearize(
+def linearized(
     function: FlatFunction, primals: Sequence[Array]
 ) -> tuple[list[Array], list[Any], Linear]:
+    """The same of a function that JAX can linearise."""
     outs, tangent_map, rest = jax.linearize(function, *primals, has_aux=True)
 
     # By a name of its own: JAX asks for that of what it traces, and prints this map, all of it.
@@ -247,7 +138,7 @@ def reason(error: Exception) -> str:
     return line.split(". ")[0].removesuffix(".") or type(error).__name__
 
 
-def _arrays(results: Iterable[Any]) -> list[Any]:
+def as_arrays(results: Iterable[Any]) -> list[Any]:
     """The results of a program, whose constants may be numbers."""
     return [x if isinstance(x, jax.Array) else jnp.asarray(x, x.dtype) for x in results]
 
@@ -283,7 +174,7 @@ class Program:
         """Runs the program."""
         closed = jex.ClosedJaxpr(self.jaxpr, [])
         given = map(typed, tangents, self.sources)
-        return _arrays(jex.jaxpr_as_fun(closed)(*residuals, *given))
+        return as_arrays(jex.jaxpr_as_fun(closed)(*residuals, *given))
 
     @functools.cached_property
     def linear(self) -> set[Any]:

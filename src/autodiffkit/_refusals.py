@@ -11,7 +11,8 @@ from jax.extend.core import primitives
 
 from autodiffkit._errors import RefusalError
 from autodiffkit._jax_compat import is_reference, scan_counts
-from autodiffkit._jaxprs import among, describe
+from autodiffkit._jaxprs import among
+from autodiffkit._naming import describe
 from autodiffkit._program import WRITTEN, reason
 from autodiffkit._unseparated import is_floating, obstacle
 

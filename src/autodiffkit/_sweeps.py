@@ -11,17 +11,12 @@ from jaxtyping import Array
 from autodiffkit._block_table import BlockTable
 from autodiffkit._blocks import mirrored, pushed_blocks, sweep
 from autodiffkit._directions import Directions, batch
+from autodiffkit._errors import RefusalError
 from autodiffkit._jax_compat import is_staging, struct_of
 from autodiffkit._leaves import Ends
-from autodiffkit._program import (
-    FlatFunction,
-    Linear,
-    Program,
-    Staged,
-    linearize,
-    without_traceback,
-)
+from autodiffkit._program import FlatFunction, Linear, Program, linearize, without_traceback
 from autodiffkit._schedule import Schedule
+from autodiffkit._staging import Staged
 
 
 class LinearSweeps:
@@ -88,7 +83,7 @@ class EagerSweeps:
     def __init__(self, function: FlatFunction, primals: Sequence[Array]) -> None:
         self.linearized = linearize(function, primals)
         if self.linearized[2].program.asks_of_tangents:
-            raise NotImplementedError(
+            raise RefusalError(
                 "a rule asks whether a tangent is zero, which can be followed under jax.jit only"
             )
 

@@ -18,7 +18,8 @@ from jax import lax
 from jax.extend.core import primitives
 
 from autodiffkit._jax_compat import bind_equation
-from autodiffkit._jaxprs import describe, inlined, make_jaxpr
+from autodiffkit._jaxprs import inlined, make_jaxpr
+from autodiffkit._naming import describe
 
 # A longer loop is taken apart into so many stretches.
 _STRETCHES = 32

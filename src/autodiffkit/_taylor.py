@@ -20,7 +20,8 @@ from jaxtyping import Array
 
 from autodiffkit._jax_compat import is_staging
 from autodiffkit._jaxprs import inlined
-from autodiffkit._program import FlatFunction, Staged
+from autodiffkit._program import FlatFunction
+from autodiffkit._staging import Staged
 
 # Up to this order, pushes inside one another are faster than Taylor mode.
 _PUSHED = 5
