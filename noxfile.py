@@ -14,6 +14,10 @@ nox.options.default_venv_backend = "virtualenv"
 
 PROJECT = nox.project.load_toml("pyproject.toml")
 
+# Compilation is most of the time of tests, and what is compiled runs a few times. What XLA decides
+# is the same; LLVM takes less care with it.
+QUICKLY = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+
 
 def install(session: nox.Session, *groups: str, extras: str = "") -> None:
     """Installs the package and the development dependencies of the groups."""
@@ -27,7 +31,8 @@ def tests(session: nox.Session) -> None:
     if session.posargs:
         session.run("pytest", *session.posargs)
         return
-    session.run("pytest", "-n", "2", "--cov", "--cov-report=term-missing:skip-covered")
+    report = "--cov-report=term-missing:skip-covered"
+    session.run("pytest", "-n", "2", "--cov", report, env={"XLA_FLAGS": QUICKLY})
 
 
 @nox.session(default=False)
@@ -37,15 +42,13 @@ def fuzz(session: nox.Session) -> None:
     A failure is printed as the source of a program and its call, reduced to what matters.
     """
     install(session, "tests", extras="[plot]")
-    # Compilation is nearly all of the time, and what is compiled runs a few times.
-    quickly = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
     session.run(
         "pytest",
         "tests/test_properties.py",
         "tests/test_properties_of_calls.py",
         *("-n", "2", "--programs", "5000"),
         *session.posargs,
-        env={"XLA_FLAGS": quickly},
+        env={"XLA_FLAGS": QUICKLY},
     )
 
 
@@ -53,9 +56,9 @@ def fuzz(session: nox.Session) -> None:
 def breadth(session: nox.Session) -> None:
     """Every operation that JAX differentiates, in every mode, dtype and kind of program."""
     install(session, "tests", extras="[plot]")
-    quick = {"AUTODIFFKIT_BREADTH": "1", "XLA_FLAGS": "--xla_backend_optimization_level=0"}
+    quick = {"AUTODIFFKIT_BREADTH": "1", "XLA_FLAGS": QUICKLY}
     session.run("pytest", "-n", "2", "tests/test_operations.py", *session.posargs, env=quick)
-    two = {**quick, "XLA_FLAGS": f"{quick['XLA_FLAGS']} --xla_force_host_platform_device_count=2"}
+    two = {**quick, "XLA_FLAGS": f"{QUICKLY} --xla_force_host_platform_device_count=2"}
     session.run("pytest", "tests/test_operations.py", "-k", "shard_map or sharding", env=two)
 
 
