@@ -26,6 +26,7 @@ NAMES = [
     "Laplacian",
     "LinearMap",
     "MatrixError",
+    "MissingPackageError",
     "ModeError",
     "NonfiniteFinding",
     "NonfiniteReport",
@@ -55,6 +56,7 @@ NAMES = [
     "jacobian",
     "laplacian",
     "linearize",
+    "plot_function",
     "testing",
 ]
 
@@ -77,6 +79,7 @@ def test_each_is_documented_in_the_code_and_in_the_reference(name):
 def test_exceptions_are_of_the_builtin_kinds_that_people_catch():
     assert issubclass(adk.NotDifferentiatedError, (AttributeError, KeyError))
     assert issubclass(adk.ResultTooLargeError, MemoryError)
+    assert issubclass(adk.MissingPackageError, ImportError)
     assert issubclass(adk.MatrixError, np.linalg.LinAlgError)
     for error in (adk.ModeError, adk.SelectionError, adk.StructureError):
         assert issubclass(error, ValueError)

@@ -21,6 +21,7 @@ from autodiffkit._check_report import DerivativeReport as DerivativeReport
 from autodiffkit._errors import AnnotationError as AnnotationError
 from autodiffkit._errors import AutodiffError as AutodiffError
 from autodiffkit._errors import MatrixError as MatrixError
+from autodiffkit._errors import MissingPackageError as MissingPackageError
 from autodiffkit._errors import ModeError as ModeError
 from autodiffkit._errors import NotDifferentiableError as NotDifferentiableError
 from autodiffkit._errors import NotDifferentiatedError as NotDifferentiatedError
@@ -44,6 +45,7 @@ from autodiffkit._operators import Divergence as Divergence
 from autodiffkit._operators import HessianDiagonal as HessianDiagonal
 from autodiffkit._operators import Laplacian as Laplacian
 from autodiffkit._plan import Plan as Plan
+from autodiffkit._plot_function import plot_function as plot_function
 from autodiffkit._records import Record as Record
 from autodiffkit._result import Gradient as Gradient
 from autodiffkit._result import Jacobian as Jacobian

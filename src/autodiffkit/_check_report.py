@@ -3,9 +3,13 @@
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from autodiffkit._errors import columns, listed
+from autodiffkit._plot_report import Bar, draw_report
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 Finding = Literal[
     "agrees",
@@ -70,6 +74,11 @@ class CheckedBlock:
         return self.error / self.tolerance
 
     @property
+    def _name(self) -> str:
+        """What it is a block of: `energy by x, y`."""
+        return f"{self.of or 'output'} by {' and '.join(self.wrt)}"
+
+    @property
     def _cells(self) -> tuple[str, ...]:
         return (
             str(self.order),
@@ -113,15 +122,41 @@ class DerivativeReport:
         """The blocks with something wrong."""
         return tuple(block for block in self.blocks if not block.passed)
 
-    def __repr__(self) -> str:
+    def plot(self, ax: "Axes | None" = None) -> "Axes":
+        """Draws the error of each block beside its tolerance, on a logarithmic scale.
+
+        Blocks that fail have another colour and their finding beside their name. An error of
+        zero is at the left end of the scale, and one that is not finite at the right end. Of more
+        than 40 blocks the worst are drawn.
+
+        Args:
+            ax: Axes to draw into. `None` makes a figure.
+
+        Returns:
+            The axes.
+
+        Raises:
+            MissingPackageError: If matplotlib is not installed.
+            SelectionError: If `ax` is something else.
+        """
+        bars = [
+            Bar(block._name, block.finding, block.error, block.tolerance, block.passed)
+            for block in self.blocks
+        ]
+        call = f"check_derivatives({self.function}).plot"
+        return draw_report(call, f"Derivatives of {self.function}: {self._verdict}", bars, ax)
+
+    @property
+    def _verdict(self) -> str:
         count, failed = len(self.blocks), len(self.failed)
-        verdict = f"all {count} blocks pass"
         if failed:
-            verdict = f"{failed} of {count} blocks {'fails' if failed == 1 else 'fail'}"
-        elif count == 1:
-            verdict = "the one block passes"
-        elif not count:
-            verdict = "nothing was compared"
+            return f"{failed} of {count} blocks {'fails' if failed == 1 else 'fail'}"
+        if count == 1:
+            return "the one block passes"
+        return f"all {count} blocks pass" if count else "nothing was compared"
+
+    def __repr__(self) -> str:
+        count = len(self.blocks)
         head = ("order", "of", "with respect to", "worst entry", "error", "tolerance", "finding")
         lines = columns([head, *(block._cells for block in self.blocks[:_TABLE_ROWS])])
         if count > _TABLE_ROWS:
@@ -131,6 +166,6 @@ class DerivativeReport:
             more = f"... and {len(said) - _EXPLAINED} more such lines, in .blocks"
             said = [*said[:_EXPLAINED], more]
         notes = [f"note: {note}" for note in self.notes]
-        return f"Derivatives of {self.function}: {verdict}" + listed([*lines, *said, *notes])
+        return f"Derivatives of {self.function}: {self._verdict}" + listed([*lines, *said, *notes])
 
     __str__ = __repr__

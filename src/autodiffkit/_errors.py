@@ -55,6 +55,10 @@ class MatrixError(AutodiffError, np.linalg.LinAlgError):
     """A matrix is singular, indefinite or not square where the method needs it otherwise."""
 
 
+class MissingPackageError(AutodiffError, ImportError):
+    """A package that only some calls need is not installed, such as matplotlib for plots."""
+
+
 class RefusalError(NotImplementedError):
     """What the package does not differentiate, said in words; a `ModeError` passes them on."""
 

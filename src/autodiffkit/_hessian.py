@@ -20,6 +20,7 @@ class Hessian(Symmetric, Derivative[R_co]):
     """
 
     _verb: ClassVar[str] = "hessian"
+    _quantity: ClassVar[str] = "second derivative"
 
     def _leaf_paths(self) -> list[Path]:
         first = [("grad", *path) for path in self._first.paths]

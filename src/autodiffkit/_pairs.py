@@ -14,6 +14,7 @@ from autodiffkit._errors import NotDifferentiatedError
 from autodiffkit._inputs import TO_HAVE_A_BLOCK, Inputs, is_index
 from autodiffkit._leaves import slices
 from autodiffkit._paths import missing, show
+from autodiffkit._raster import Sides
 from autodiffkit._stored import Stored
 from autodiffkit._structured_map import is_dunder
 from autodiffkit._tables import block_table, describe_block
@@ -47,6 +48,10 @@ class Paired(Stored):
         return [
             (*name, show(first.path)) for name in super()._row_names for first in self._domain.specs
         ]
+
+    @property
+    def _sides(self) -> Sides:
+        return Sides(self._domain.specs, self._domain.specs, self._outputs.specs)
 
     @property
     def _tags(self) -> frozenset[object]:

@@ -4,19 +4,24 @@ import dataclasses
 import itertools
 import logging
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from autodiffkit._cost import Work
-from autodiffkit._errors import columns, listed
+from autodiffkit._errors import StructureError, columns, listed
 from autodiffkit._leaves import Ends, describe_array
 from autodiffkit._memory import show_bytes
 from autodiffkit._naming import describe
 from autodiffkit._network import Network
 from autodiffkit._paths import show
+from autodiffkit._plot_plan import Part, draw_plan
 from autodiffkit._schedule import Chain, Choice, Schedule, Sketch, Split
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 NAMES = {"fwd": "forward", "rev": "reverse", "mixed": "mixed"}
 _ROWS = 12
+_PARTS = 4  # of a plan, up to which all are plotted
 
 _logger = logging.getLogger("autodiffkit")
 
@@ -116,6 +121,50 @@ class Plan:
             )
         ]
         return f"Plan of {self._call}: {NAMES[self.mode]} mode" + listed(lines)
+
+    def plot(self, ax: "Axes | None" = None) -> "Axes":
+        """Draws the linear program from inputs to outputs with the cut and the sweeps.
+
+        Boxes are variables, by what computes them, with their shapes; those that sweeps start
+        from are coloured, with the number of directions. Arrows go the way of the sweeps, in one
+        colour where directions are pulled back and in another where they are pushed forward. A
+        program of more than two dozen variables is condensed: chains are one box, and then what
+        is near or alike.
+
+        Args:
+            ax: Axes to draw into, whose ticks and frame are turned off. `None` makes a figure.
+
+        Returns:
+            The axes.
+
+        Raises:
+            MissingPackageError: If matplotlib is not installed.
+            SelectionError: If `ax` is something else.
+            StructureError: If the plan was pickled, which loses its program.
+        """
+        call = f"{self._call}.plan(...).plot"
+        if self._text is not None:
+            raise StructureError(
+                f"{call}: a plan that was pickled has kept its text and lost its program. Plot "
+                "before it is pickled, or make it again with .plan(...)."
+            )
+        title = f"Plan of {self._call}: {NAMES[self.mode]} mode"
+        if not self.parts:
+            return draw_plan(call, title, [self._drawn("")], ax)
+        if len(self.parts) > _PARTS:
+            raise StructureError(
+                f"{call}: the derivative is swept in {len(self.parts)} parts, each with a program "
+                "of its own. Plot one of them: plan.parts[0].plot()."
+            )
+        shown = [
+            plan._drawn(f"part {i}: {NAMES[plan.mode]} mode")
+            for i, plan in enumerate(self.parts, 1)
+        ]
+        return draw_plan(call, title, shown, ax)
+
+    def _drawn(self, title: str) -> Part:
+        network = self._schedule.network
+        return Part(title, self._schedule, self._choice, lambda v: self._row(network, v)[0])
 
     # Sweeps -----------------------------------------------------------------------
 

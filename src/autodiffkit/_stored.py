@@ -4,7 +4,7 @@ import abc
 import dataclasses
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -20,9 +20,14 @@ from autodiffkit._inputs import Inputs
 from autodiffkit._leaves import describe_array, is_complex, promote
 from autodiffkit._linear_map import Composable
 from autodiffkit._paths import Path, show
+from autodiffkit._plot_matrix import Kind, Style, draw_matrix
+from autodiffkit._raster import Sides
 from autodiffkit._structured_map import ask_again, is_dunder
 from autodiffkit._trees import Tree
 from autodiffkit._vectors import refuse_batched
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 S = TypeVar("S", bound="Stored")  # `typing.Self` is refused outside decorated classes
 
@@ -232,6 +237,49 @@ class Stored(Composable):
             )
         targets, sources = self._codomain.specs, self._domain.specs
         return self._with(table_of(array, targets, sources))
+
+    def plot(
+        self,
+        ax: "Axes | None" = None,
+        *,
+        kind: Kind = "auto",
+        log: bool = False,
+        values: bool | None = None,
+    ) -> "Axes":
+        """Draws the matrix of blocks with the names of outputs and arguments, by matplotlib.
+
+        Colours are symmetric around zero, red for what is positive and blue for what is negative;
+        of complex blocks they show the modulus. Where the matrix has more entries than the axes
+        have pixels, each pixel shows the entry of largest modulus of those that it stands for.
+        Hatched are blocks of zeros, what is zero by the structure of a compact layout, and what
+        `blocks=` left out; yellow is what is not finite. Second derivatives of several outputs
+        have a panel for each. The guide on [plots](guide/plots.md) shows all of this.
+
+        Args:
+            ax: Axes to draw into; nothing else of their figure changes. `None` makes a figure.
+            kind: `"heatmap"`, `"spy"` for what is zero and what is not, or `"auto"`: a spy plot of
+                a matrix larger than the axes of which at most a tenth is not zero.
+            log: Whether the scale of colours is logarithmic, but for what is nearly zero.
+            values: Whether the values are written in the cells; `None`: if they can be read.
+
+        Returns:
+            The axes, whose units are rows and columns, `axes.images[0]` the matrix.
+
+        Raises:
+            MissingPackageError: If matplotlib is not installed.
+            SelectionError: If `ax`, `kind` or `values` makes no sense here.
+            StructureError: If there are no values: while JAX traces, or after `jax.vmap`.
+        """
+        style = Style(kind, log, values, self._quantity)
+        call = f"{self._name}.plot"
+        return draw_matrix(call, self._title, self._blocks, self._sides, ax, style)
+
+    _quantity: ClassVar[str] = "derivative"  # what an entry is
+
+    @property
+    def _sides(self) -> Sides:
+        """What belongs to the rows and the columns of a plot."""
+        return Sides(self._outputs.specs, self._domain.specs)
 
     def _finite(self, method: str, matrix: Array) -> Array:
         """The matrix, unless an entry is not finite: then an error, also under `jax.jit`."""

@@ -176,6 +176,7 @@ class SymmetricMatrix(Symmetric):
     """
 
     _has_output = False
+    _quantity = "entry"
     _is_semidefinite: bool = eqx.field(static=True, default=False)
 
     @property

@@ -1,0 +1,136 @@
+"""Checks of derivatives as a chart: errors beside what is tolerated, block by block."""
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from autodiffkit._plotting import (
+    FAILED,
+    LINE,
+    PUSHED,
+    axes_for,
+    below,
+    font_size,
+    need_matplotlib,
+    shortened,
+    title_width,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_ROWS = 40
+_LEAST = 1e-18  # errors and tolerances below this are at the left end
+
+
+class Bar(NamedTuple):
+    """What is drawn of a block.
+
+    Args:
+        name: Its name.
+        finding: What was found.
+        error: By how much two ways disagree.
+        tolerance: By how much they may.
+        passed: Whether nothing is wrong.
+    """
+
+    name: str
+    finding: str
+    error: float
+    tolerance: float
+    passed: bool
+
+
+def draw_report(call: str, title: str, bars: Sequence[Bar], ax: Any) -> "Axes":
+    """Draws the errors of blocks and their tolerances.
+
+    Args:
+        call: The call, for messages.
+        title: What was checked.
+        bars: The blocks, the worst one first.
+        ax: Axes, or `None` for new ones.
+
+    Returns:
+        The axes.
+    """
+    need_matplotlib(call)
+    shown = bars[:_ROWS]
+    letters = max((len(_label(bar)) for bar in shown), default=0)
+    width = 5.0 + 0.6 * letters * font_size("ytick.labelsize") / 72
+    axes = axes_for(call, ax, (max(width, title_width(title)), 0.27 * max(len(shown), 1) + 1.4))
+    axes.set_title(title)
+    if not shown:
+        axes.set_axis_off()
+        axes.text(0.5, 0.5, "nothing was compared", ha="center", va="center")
+        return axes
+    least, most = _limits(shown)
+    axes.set_xscale("log")
+    axes.set_xlim(least, most)
+    axes.set_ylim(len(shown) - 0.4, -0.6)
+    for passed, colour, label in (
+        (True, PUSHED, "error"),
+        (False, FAILED, "error of a block that fails"),
+    ):
+        rows = [i for i, bar in enumerate(shown) if bar.passed == passed]
+        if not rows:
+            continue
+        places = [_place(shown[i].error, least, most) for i in rows]
+        axes.hlines(rows, least, places, color=colour, linewidth=1.2, alpha=0.6)
+        axes.plot(places, rows, "o", color=colour, label=label, clip_on=False)
+    axes.plot(
+        [_place(bar.tolerance, least, most) for bar in shown],
+        range(len(shown)),
+        linestyle="none",
+        marker="|",
+        markersize=13,
+        markeredgewidth=2,
+        color=LINE,
+        label="tolerance",
+    )
+    for i, bar in enumerate(shown):
+        if not math.isfinite(bar.error):
+            axes.annotate(
+                f"{bar.error}",
+                (most, i),
+                xytext=(-8, 0),
+                textcoords="offset points",
+                ha="right",
+                va="center",
+                color=FAILED,
+            )
+    axes.set_yticks(range(len(shown)), [_label(bar) for bar in shown])
+    for tick, bar in zip(axes.get_yticklabels(), shown, strict=True):
+        if not bar.passed:
+            tick.set_color(FAILED)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(visible=True, axis="x", alpha=0.3)
+    axes.set_axisbelow(True)
+    hidden = len(bars) - len(shown)
+    axes.set_xlabel("disagreement" + (f" ({hidden} more blocks are not drawn)" if hidden else ""))
+    small = 0.9 * font_size("axes.labelsize")
+    axes.legend(
+        loc="upper center",
+        bbox_to_anchor=(0.5, 0),
+        bbox_transform=below(axes, 1.8 * (font_size("xtick.labelsize") + small)),
+        borderaxespad=0.4,
+        ncols=3,
+        frameon=False,
+        fontsize=small,
+    )
+    return axes
+
+
+def _label(bar: Bar) -> str:
+    text = shortened(bar.name, 40).replace("$", r"\$")
+    return text if bar.passed else f"{text}: {bar.finding}"
+
+
+def _limits(bars: Sequence[Bar]) -> tuple[float, float]:
+    """The ends of the scale, around all that is positive and finite."""
+    known = [x for bar in bars for x in (bar.error, bar.tolerance) if _LEAST < x < math.inf]
+    return 0.3 * min(known, default=1e-8), 10 * max(known, default=1.0)
+
+
+def _place(number: float, least: float, most: float) -> float:
+    """Where a number is: zero at the left end, and what is not finite at the right one."""
+    return max(number, least) if math.isfinite(number) else most

@@ -1,0 +1,113 @@
+"""What plots share: matplotlib, which is imported when something is drawn, and the axes."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from autodiffkit._errors import MissingPackageError, SelectionError
+from autodiffkit._leaves import describe_leaf
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.transforms import Transform
+
+# Colours that are read on a light page and on a dark one. Text outside of boxes and cells, and
+# what belongs to the axes, has the colours of `matplotlib.rcParams`.
+PULLED = "#d1603d"
+PUSHED = "#4c7fd9"
+CUT = "#f5d76e"
+BOX = "#ececec"
+FAILED = "#d6336c"
+LINE = "#808080"
+NOT_FINITE = "#ffc400"
+ON_LIGHT = "#1a1a1a"  # text on a colour that is light in every theme
+ON_DARK = "#ffffff"
+
+
+def need_matplotlib(call: str) -> None:
+    """Imports matplotlib, so that what is imported from it afterwards is there.
+
+    Args:
+        call: The call, for the message.
+
+    Raises:
+        MissingPackageError: If it is not installed.
+    """
+    try:
+        importlib.import_module("matplotlib.figure")  # an extra, and slow to import
+    except ModuleNotFoundError as error:
+        raise MissingPackageError(
+            f"{call}: plots are drawn by matplotlib, which is not installed. Run "
+            "pip install autodiffkit[plot]."
+        ) from error
+
+
+def axes_for(call: str, ax: Any, size: tuple[float, float]) -> "Axes":
+    """The axes to draw into.
+
+    Args:
+        call: The call, for the message.
+        ax: What the user passed.
+        size: Width and height in inches of the figure that is made where this is `None`.
+
+    Returns:
+        The axes that were passed, or those of a new figure.
+
+    Raises:
+        SelectionError: If something else was passed.
+    """
+    from matplotlib.axes import Axes  # noqa: PLC0415  # as above
+
+    if ax is None:
+        # By pyplot, so that notebooks and `plt.show()` find the figure.
+        import matplotlib.pyplot as plt  # noqa: PLC0415
+
+        figure: Any = plt.figure(figsize=size, layout="compressed")
+        return figure.add_subplot()
+    if not isinstance(ax, Axes) or ax.name != "rectilinear":
+        kind = f"axes with the projection {ax.name!r}" if isinstance(ax, Axes) else _kind(ax)
+        raise SelectionError(
+            f"{call}: ax= takes plane axes of matplotlib; got {kind}. Pass one of those that "
+            "plt.subplots() gives, or leave it out."
+        )
+    return ax
+
+
+def _kind(ax: Any) -> str:
+    return f"an array of shape {list(ax.shape)}" if hasattr(ax, "shape") else describe_leaf(ax)
+
+
+def inches(ax: "Axes") -> tuple[float, float]:
+    """Width and height of axes, as they are laid out now."""
+    box = ax.get_window_extent()
+    figure: Any = ax.figure
+    return box.width / figure.dpi, box.height / figure.dpi
+
+
+def font_size(name: str) -> float:
+    """The size in points of a font by its name in `matplotlib.rcParams`."""
+    from matplotlib import rcParams  # noqa: PLC0415  # as above
+    from matplotlib.font_manager import FontProperties  # noqa: PLC0415
+
+    settings: Any = rcParams
+    return FontProperties(size=settings[name]).get_size_in_points()
+
+
+def title_width(title: str) -> float:
+    """About as many inches as a title takes."""
+    return 0.6 * len(title) * font_size("axes.titlesize") / 72
+
+
+def below(ax: "Axes", points: float) -> "Transform":
+    """Fractions of the axes, moved down by a distance that does not depend on their size."""
+    from matplotlib.transforms import ScaledTranslation  # noqa: PLC0415  # as above
+
+    figure: Any = ax.figure
+    return ax.transAxes + ScaledTranslation(0, -points / 72, figure.dpi_scale_trans)
+
+
+def shortened(name: str, length: int = 26) -> str:
+    """A long name without its middle, whose end says most."""
+    if len(name) <= length:
+        return name
+    start = length // 3
+    return f"{name[:start]}…{name[len(name) - (length - start - 1) :]}"
