@@ -449,6 +449,7 @@ class _Drawing:
     def _caption(self, handles: list[Any], *, spy: bool) -> None:
         image, axes = self.image, self.axes
         height, width = image.shape
+        small = 0.9 * font_size("axes.labelsize")
         words = f"{height} × {width}"
         if self.sides.panels > 1:
             words = f"{self.sides.panels} panels of {height} × {width // self.sides.panels}"
@@ -458,8 +459,9 @@ class _Drawing:
         if not image.is_exact:
             down, across = image.step
             what = "any" if spy else "the largest"
-            words += f"; a pixel shows {what} of {down} × {across} entries"
-        small = 0.9 * font_size("axes.labelsize")
+            small_print = f"a pixel shows {what} of {down} × {across} entries"
+            wide = 0.6 * small / 72 * (len(words) + len(small_print) + 2) > self.room[0]
+            words += (";\n" if wide else "; ") + small_print
         names = _panel_names(self.sides)
         panel = width // self.sides.panels
         for k, name in enumerate(names):
@@ -479,7 +481,7 @@ class _Drawing:
                 handles=handles,
                 loc="upper center",
                 bbox_to_anchor=(0.5, 0),
-                bbox_transform=below(axes, 10 + lift + 1.4 * small),
+                bbox_transform=below(axes, 10 + lift + 1.4 * small * (1 + words.count("\n"))),
                 borderaxespad=0,
                 ncols=len(handles),
                 frameon=False,

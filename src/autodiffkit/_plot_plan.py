@@ -28,7 +28,7 @@ from autodiffkit._schedule import Choice, Schedule
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_MOST, _LEVELS = 24, 8  # nodes, and nodes in a row
+_MOST, _LEVELS = 24, 7  # nodes, and nodes in a row
 _NAMED = 2  # operations and leaves, up to which those of a node are named
 _LETTER, _LINE = 0.075, 0.155  # inches, of the font at its full size
 _FONT = 8.5
@@ -126,11 +126,11 @@ def _laid_out(part: Part, most: int) -> _Drawn:
 
 
 def _size(text: str, node: Node) -> Point:
-    """The room of a box with its text, and below it the directions."""
+    """The room of a box with its text, and of the directions below it and as much above."""
     lines = text.split("\n")
     notes = [note for note, _ in _notes(node)]
     letters = max(len(line) for line in [*lines, *notes])
-    return letters * _LETTER + 0.2, (len(lines) + len(notes)) * _LINE + 0.14
+    return letters * _LETTER + 0.2, (len(lines) + 2 * len(notes)) * _LINE + 0.14
 
 
 # What is written -------------------------------------------------------------------------
@@ -203,10 +203,6 @@ def _draw(axes: "Axes", drawn: _Drawn, shift: float, font: float) -> None:
         axes.text(left, shift, "nothing is swept: no output depends on an input", fontsize=font)
     for edge, modes in graph.edges.items():
         route = [(x, y + shift) for x, y in layout.routes[edge]]
-        # Edges end at the middle of boxes, which is higher where there are notes below.
-        for i, number in zip((0, -1), edge, strict=True):
-            x, y = route[i]
-            route[i] = x, y + len(_notes(graph.nodes[number])) * _LINE / 2
         _arrows(axes, route, sorted(modes))
     for node, text, (x, y), (width, height) in zip(
         graph.nodes, drawn.texts, layout.places, drawn.sizes, strict=True
@@ -216,7 +212,7 @@ def _draw(axes: "Axes", drawn: _Drawn, shift: float, font: float) -> None:
         box = FancyBboxPatch(
             (x - width / 2 + 0.04, y + shift - height / 2 + room + 0.04),
             width - 0.08,
-            height - room - 0.08,
+            height - 2 * room - 0.08,
             boxstyle="round,pad=0.04,rounding_size=0.06",
             facecolor=CUT if node.role.is_cut else BOX,
             edgecolor=LINE,
@@ -224,9 +220,8 @@ def _draw(axes: "Axes", drawn: _Drawn, shift: float, font: float) -> None:
             zorder=2,
         )
         axes.add_patch(box)
-        middle = y + shift + room / 2
         options: Any = {"ha": "center", "va": "center", "fontsize": font, "zorder": 3}
-        axes.text(x, middle, text, color=ON_LIGHT, linespacing=1.15, **options)
+        axes.text(x, y + shift, text, color=ON_LIGHT, linespacing=1.15, **options)
         for k, (note, colour) in enumerate(notes):
             place = y + shift - height / 2 + room - (k + 0.5) * _LINE
             axes.text(x, place, note, color=colour, fontweight="bold", **options)
