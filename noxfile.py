@@ -3,6 +3,7 @@
 Each session makes an environment of its own and installs what it needs.
 """
 
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -130,12 +131,46 @@ def bench(session: nox.Session) -> None:
     session.run("python", "benchmarks/run.py", *(session.posargs or ["--practice"]))
 
 
-@nox.session(default=False)
-def wheel(session: nox.Session) -> None:
-    """Builds the wheel and imports it from an environment that holds nothing else."""
-    session.install("build")
-    with tempfile.TemporaryDirectory() as folder:
-        session.run("python", "-m", "build", "--wheel", "--outdir", folder)
-        (path,) = Path(folder).glob("*.whl")
-        session.install(str(path))
-        session.run("python", "-c", "import autodiffkit; print(autodiffkit.__version__)")
+# What is installed is imported from there, differentiates, and has its marker and its licence.
+USE = """
+import importlib.metadata as metadata
+import pathlib
+import sys
+
+import autodiffkit as adk
+
+J = adk.jacobian(lambda x, y: x * y)(2.0, 3.0)
+assert (float(J.x), float(J.y), float(J.value)) == (3.0, 2.0, 6.0)
+folder = pathlib.Path(adk.__file__).parent
+assert folder.is_relative_to(sys.prefix) and (folder / "py.typed").is_file(), folder
+(licence,) = [path for path in metadata.files("autodiffkit") if path.name == "LICENSE"]
+assert "Apache License" in licence.read_text()
+print(metadata.version("autodiffkit"), J, sep="\\n")
+"""
+
+
+@nox.session(default=False, python=nox.project.python_versions(PROJECT))
+def package(session: nox.Session) -> None:
+    """Builds the sdist and a wheel from it, and uses each in an empty environment.
+
+    On every Python of the classifiers. Then tests that came with the sdist run against the wheel.
+    """
+    session.install("build", "twine")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        session.run("python", "-m", "build", "--outdir", name)
+        (wheel,), (sdist,) = folder.glob("*.whl"), folder.glob("*.tar.gz")
+        session.run("twine", "check", "--strict", str(wheel), str(sdist))
+        with session.chdir(name):
+            for built in (sdist, wheel):
+                environment = folder / f"with{built.suffix}"
+                session.run("python", "-m", "venv", str(environment))
+                python = str(environment / "bin" / "python")
+                session.run(python, "-m", "pip", "install", "--quiet", str(built), external=True)
+                session.run(python, "-c", USE, external=True)
+        shutil.unpack_archive(sdist, name, filter="data")
+        with session.chdir(sdist.with_name(sdist.name.removesuffix(".tar.gz"))):
+            needed = nox.project.dependency_groups(PROJECT, "tests")
+            session.run(python, "-m", "pip", "install", "--quiet", *needed, external=True)
+            visible = [f"tests/test_{name}.py" for name in ("exports", "packages", "readme")]
+            session.run(python, "-m", "pytest", *(session.posargs or visible), external=True)
