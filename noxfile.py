@@ -117,6 +117,22 @@ def docs(session: nox.Session) -> None:
     session.run("mkdocs", "build", "--strict")
 
 
+@nox.session(name="docs-browser", default=False)
+def docs_browser(session: nox.Session) -> None:
+    """The built documentation in headless Chromium, which has to be installed.
+
+    `-- --site site` looks at what is built already, and `-- --screenshots shots` leaves pictures
+    of every page, light and dark, wide and narrow, for a person to look at.
+    """
+    install(session, "docs", "browser", extras="[plot]")
+    given = any(argument.startswith("--site") for argument in session.posargs)
+    with tempfile.TemporaryDirectory() as folder:
+        if not given:
+            session.run("mkdocs", "build", "--strict", "--site-dir", folder)
+        site = [] if given else ["--site", folder]
+        session.run("pytest", "tests/browser", *site, *session.posargs)
+
+
 @nox.session
 def demo(session: nox.Session) -> None:
     """The main job: a nonlinear regression with the structured Jacobian, on published data."""

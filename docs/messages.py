@@ -93,7 +93,8 @@ def _section(kind: str, found: Sequence[Message]) -> str:
         return ""
     own = kind in error_classes()
     intro = error_classes()[kind] if own else "One of Python's own."
-    more = f" [Examples](errors.md#{kind.lower()})." if own else ""
+    # Addresses, because links of what is printed are not looked at when the site is built.
+    more = f" [Examples](../errors/#{kind.lower()})." if own else ""
     lines = [f"### {kind}", "", intro.replace("\n", " ") + more, ""]
     for message in found:
         lines += [
