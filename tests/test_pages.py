@@ -183,6 +183,8 @@ def broken(text, page):
     for target in links(text):
         name, _, anchor = target.partition("#")
         path = (DOCS / page).parent / name if name else DOCS / page
+        if name.endswith("/"):  # the address of a page, from that of this one
+            path = ((DOCS / page).with_suffix("") / name).resolve().with_suffix(".md")
         if not path.is_file() or (anchor and path.suffix == ".md" and not leads_to(path, anchor)):
             yield target
 
