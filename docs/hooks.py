@@ -1,8 +1,12 @@
 """Hooks of the build."""
 
+import importlib
 import os
 import re
+from pathlib import Path
 from typing import Any
+
+import notebooks
 
 # What is printed is as wide on every page, whatever the terminal that the build is run from.
 _COLUMNS = 80
@@ -22,6 +26,15 @@ def on_config(config: Any) -> Any:
     """Sets the width of what the examples print."""
     os.environ["COLUMNS"] = str(_COLUMNS)
     return config
+
+
+def on_files(files: Any, config: Any) -> Any:
+    """Adds the notebook of the tutorial, which its page links to."""
+    # Where this file is tested and its types are checked, there is no MkDocs.
+    file = importlib.import_module("mkdocs.structure.files").File
+    page = Path(config["docs_dir"], "tutorial.md").read_text(encoding="utf-8")
+    files.append(file.generated(config, "tutorial.ipynb", content=notebooks.written(page)))
+    return files
 
 
 def on_page_content(html: str, **_: Any) -> str:
