@@ -124,8 +124,22 @@ def test_a_page_says_what_is_different_and_what_stays(page):
     assert headings[-1].startswith(("What stays with", "What is not here"))
 
 
-@pytest.mark.parametrize("page", ["pytorch", "differentiationinterface"])
-def test_what_cannot_be_run_links_to_its_documentation(page):
-    assert "docs.pytorch.org" in PAGES["pytorch"]
-    tables = re.findall(r"^table\($.*?^\)$", PAGES[page], re.MULTILINE | re.DOTALL)
-    assert tables
+@pytest.mark.parametrize(
+    ("page", "site"),
+    [
+        ("pytorch", "https://docs.pytorch.org/docs/stable/"),
+        ("differentiationinterface", "https://juliadiff.org/DifferentiationInterface.jl/"),
+    ],
+)
+def test_what_cannot_be_run_is_compared_with_jax_and_links_to_its_documentation(page, site):
+    made = re.findall(r"\bRow\(([^()]*)\)", PAGES[page])
+    assert made
+    for arguments in made:
+        assert re.match(r'there, here, expected, f"{[A-Za-z]+}.*{', arguments), arguments
+    assert f'"{site}' in PAGES[page]
+
+
+@pytest.mark.parametrize("page", ["jax", "equinox"])
+def test_what_can_be_run_is_run(page):
+    assert "expected" not in PAGES[page]
+    assert len(re.findall(r"\bRow\(\*row\)", PAGES[page])) == 1
