@@ -144,6 +144,25 @@ def test_all_pages_are_in_the_navigation_once():
     assert "/benchmarks/*.md" in CONFIG[CONFIG.index("\nexclude_docs:") :]
 
 
+QUESTIONS = [page for page in PAGES if page.startswith("how-to/") and page != "how-to/index.md"]
+
+
+def test_all_questions_are_in_their_index():
+    assert (
+        sorted(f"how-to/{name}" for name in links(text_of("how-to/index.md")) if "/" not in name)
+        == QUESTIONS
+    )
+
+
+@pytest.mark.parametrize("page", [page for page in QUESTIONS if page != "how-to/traps.md"])
+def test_a_question_says_where_it_was_asked(page):
+    *_, end = text_of(page).rstrip().split("\n\n")
+    issue = r"\[(?:[\w-]+)?#(\d+)\]\(https://github\.com/[\w-]+/[\w-]+/issues/\1\)"
+    assert end.startswith("Asked in ")
+    assert re.search(issue, end)
+    assert len(re.findall(issue, end)) == end.count("](")
+
+
 def prose(text):
     """Markdown without code and comments."""
     text = re.sub(r"^(`{3,}|~{3,}).*?^\1\s*$", "", text, flags=re.DOTALL | re.MULTILINE)
