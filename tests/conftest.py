@@ -44,6 +44,12 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         terminalreporter.write_line(f"{programs} random programs")
 
 
+@pytest.fixture(autouse=True)
+def _wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is printed does not depend on the terminal; `test_displays` is about widths."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+
 @pytest.fixture
 def getkey(request: pytest.FixtureRequest) -> Callable[[], jax.Array]:
     """New random keys, different in each test and the same for the same seed."""

@@ -323,7 +323,9 @@ def test_reprs_show_annotations_also_under_jit():
         assert repr(H.x) == repr(H).replace(", 3 by 3", " by x and then")
         return found
 
-    assert "\n".join(map(repr, jax.jit(results)(X, W))) == _TEXT
+    # Where there are values, those of small blocks are shown.
+    found = "\n".join(map(repr, jax.jit(results)(X, W)))
+    assert re.sub(r"  +(values|\[192.*)$", "", found, flags=re.MULTILINE) == _TEXT
     J = jac(checked(several))(X, W)
     assert repr(J) == repr(pickle.loads(pickle.dumps(J))) == _TEXT.partition("\nGrad")[0]
 
@@ -344,7 +346,8 @@ def test_entries_that_are_not_finite_are_counted_where_there_are_values():
     inside: list[str] = []
     G = jax.jit(lambda x: [G := adk.grad(f)(x), inside.append(repr(G))][0])(0 * X)
     assert inside[0].endswith('  float32[3]  Float[Array, "n"]')
-    assert repr(G).endswith('  float32[3] (3 of 3 not finite)  Float[Array, "n"]')
+    shown = '  float32[3] (3 of 3 not finite)  Float[Array, "n"]  [inf, inf, inf]'
+    assert repr(G).endswith(shown)
     assert " float32[3, 3] (1 of 9 not finite)  " in repr(hes(f)(X.at[1].set(0.0)).x)
     assert repr(hes(lambda p: jnp.log(sum(p)))([0.0] * 20)).count(" (1 of 1 not finite)") == 24
     G.x.delete()

@@ -301,12 +301,16 @@ def test_what_a_result_shows():
     assert D.aux == {"label": "aux"}
     assert_close(D.value, f(params, x, None, 2, "mean", 3.0)[0])
     assert_close(D.grad.k, D.value / 3)
-    assert repr(D).split("\n") == [
+    assert [line.split("]")[0] for line in repr(D).split("\n")] == [
         "HessianDiagonal of f",
-        "  params.w  float32[2, 3]",
-        "  x         float32[3]",
-        "  unused    float32[2]",
-        "  k         float32[]",
+        "  params.w  float32[2, 3",
+        "  x         float32[3",
+        "  unused    float32[2",
+        "  k         float32[",
+    ]
+    assert repr(D).split("\n")[-2:] == [
+        "  unused    float32[2]     [0, 0]",
+        "  k         float32[]      0",
     ]
     assert {"params", "x", "unused", "k", "grad", "value"} <= {*dir(D)}
     for name in ("n", "how", "params.n", "y"):
@@ -324,7 +328,7 @@ def test_selections_and_dtypes():
 
     a, b = array(3)("bfloat16"), array(2)("float32")
     D = adk.hessian_diagonal(f, of="loss", wrt="b")(a, b)
-    assert repr(D).split("\n")[1:] == ["  b  float32[2]"]
+    assert repr(D).split("\n")[1].startswith("  b  float32[2]  [")
     D = adk.hessian_diagonal(lambda x: jnp.sum(jnp.sin(x)))(a)
     assert D.x.dtype == jnp.bfloat16
     np.testing.assert_allclose(*(np.asarray(v, "float32") for v in (D.x, -jnp.sin(a))), rtol=0.02)

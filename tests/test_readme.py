@@ -1,5 +1,6 @@
 """What the README shows is what its examples print."""
 
+import os
 import re
 import subprocess
 import sys
@@ -24,6 +25,11 @@ def test_there_are_examples():
 def test_an_example_prints_what_is_shown(code, printed, tmp_path):
     (tmp_path / "example.py").write_text(code, encoding="utf-8")
     done = subprocess.run(
-        [sys.executable, "example.py"], cwd=tmp_path, capture_output=True, text=True, check=True
+        [sys.executable, "example.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "COLUMNS": "80"},
     )
     assert rounded(done.stdout) == rounded(printed)

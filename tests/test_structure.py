@@ -790,11 +790,11 @@ def test_a_jacobian_as_text():
     J = adk.jacobian(labelled)(X, {"s": 2.0, "n": 3})
     assert repr(J) == (
         "Jacobian of labelled, 3 by 3\n"
-        "  of  with respect to  block\n"
-        "  a   x                float32[2]\n"
-        "  a   p.s              float32[]\n"
-        "  b   x                float32[2, 2]\n"
-        "  b   p.s              float32[2]"
+        "  of  with respect to  block              values\n"
+        "  a   x                float32[2]         [2, 2]\n"
+        "  a   p.s              float32[]          -0.5\n"
+        "  b   x                float32[2, 2]      [[1, 0], [0, 1]]\n"
+        "  b   p.s              float32[2] (zero)"
     )
     assert str(J) == repr(J)
 
@@ -802,9 +802,9 @@ def test_a_jacobian_as_text():
 def test_a_gradient_as_text():
     assert repr(adk.grad(picklable)(X, {"s": 2.0})) == (
         "Gradient of picklable, 1 by 3\n"
-        "  of      with respect to  block\n"
-        "  output  x                float32[2]\n"
-        "  output  p.s              float32[]"
+        "  of      with respect to  block       values\n"
+        "  output  x                float32[2]  [2, -4]\n"
+        "  output  p.s              float32[]   1.25"
     )
 
 
@@ -812,17 +812,17 @@ def test_a_hessian_as_text():
     H = adk.hessian(picklable)(X, {"s": 2.0})
     assert repr(H) == (
         "Hessian of picklable, 3 by 3\n"
-        "  of      by   then by  block\n"
-        "  output  x    x        float32[2, 2]\n"
-        "  output  x    p.s      float32[2]\n"
-        "  output  p.s  x        float32[2]\n"
-        "  output  p.s  p.s      float32[]"
+        "  of      by   then by  block             values\n"
+        "  output  x    x        float32[2, 2]     [[4, 0], [0, 4]]\n"
+        "  output  x    p.s      float32[2]        [1, -2]\n"
+        "  output  p.s  x        float32[2]        [1, -2]\n"
+        "  output  p.s  p.s      float32[] (zero)"
     )
     assert repr(H.p) == (
         "Hessian of picklable by p and then\n"
-        "  of      by   then by  block\n"
-        "  output  p.s  x        float32[2]\n"
-        "  output  p.s  p.s      float32[]"
+        "  of      by   then by  block             values\n"
+        "  output  p.s  x        float32[2]        [1, -2]\n"
+        "  output  p.s  p.s      float32[] (zero)"
     )
     H = adk.hessian(lambda x: {"a": x, "b": x[:1]})(X)
     assert repr(H).splitlines()[0] == "Hessian of <lambda>, 3 times 2 by 2"

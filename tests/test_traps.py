@@ -211,8 +211,8 @@ def distance(x, y):
 def test_a_result_counts_the_entries_that_are_not_finite():
     assert np.isnan(jax.grad(distance)(jnp.zeros(2), 1.0)).all()
     assert repr(adk.jacobian(distance)(jnp.zeros(2), 1.0)).splitlines()[-2:] == [
-        "  output  x                float32[2] (2 of 2 not finite)",
-        "  output  y                float32[]",
+        "  output  x                float32[2] (2 of 2 not finite)  [nan, nan]",
+        "  output  y                float32[]                       2",
     ]
     assert "float32[2, 2] (4 of 4 not finite)" in repr(adk.hessian(distance)(jnp.zeros(2), 1.0).x)
 

@@ -8,6 +8,8 @@ import jax
 import jax.tree_util as jtu
 import numpy as np
 
+from autodiffkit._display import Displayed
+from autodiffkit._display_text import Display, plain_table
 from autodiffkit._errors import SignatureError, columns, listed
 from autodiffkit._leaves import describe_leaf, is_array
 from autodiffkit._paths import Path, component, show
@@ -16,7 +18,7 @@ P = ParamSpec("P")
 D = TypeVar("D")  # a derivative
 
 
-class Compiled(Generic[P, D]):
+class Compiled(Displayed, Generic[P, D]):
     """A transform that was compiled for arguments of these shapes and dtypes.
 
     It is called like the transform. What was no array, float or complex number when it was compiled
@@ -85,9 +87,9 @@ class Compiled(Generic[P, D]):
         """The compiled program."""
         return self._compiled.as_text()
 
-    def __repr__(self) -> str:
+    def _display(self) -> Display:
         rows = [(show(path), _described(leaf)) for path, leaf in self._leaves(self._moving)]
-        return f"{self._call}, compiled for" + listed(columns(rows))
+        return Display(f"{self._call}, compiled for", (plain_table(rows, "name", "fixed"),))
 
     def _leaves(self, tree: Any) -> list[tuple[Path, Any]]:
         """The leaves of the arguments by path."""

@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import PyTree
 
 from autodiffkit._dims import Annotation, accepts, derivative_of, is_differentiable
-from autodiffkit._errors import columns, listed
+from autodiffkit._display import Displayed
+from autodiffkit._display_text import Display, plain_table
 from autodiffkit._function_hints import FunctionHints
 from autodiffkit._hints import (
     ArrayHint,
@@ -32,7 +33,7 @@ from autodiffkit._walk import meaning
 Key = str | tuple[str, ...]
 
 
-class Annotations(Mapping[Key, Any]):
+class Annotations(Displayed, Mapping[Key, Any]):
     """Annotations of blocks by path: `a["x"]`; of second derivatives `a["x", "y"]`.
 
     Where the function returns several arrays, the path of the output comes first:
@@ -57,12 +58,14 @@ class Annotations(Mapping[Key, Any]):
     def __len__(self) -> int:
         return len(self._found)
 
-    def __repr__(self) -> str:
+    def _display(self) -> Display:
         rows = [
             (key if isinstance(key, str) else ", ".join(key), describe(hint))
             for key, hint in self._found.items()
         ]
-        return "annotations of blocks" + (listed(columns(rows)) or ": none")
+        if not rows:
+            return Display("annotations of blocks: none")
+        return Display("annotations of blocks", (plain_table(rows, "name", "note"),))
 
 
 # A part of an argument or of the output: an array, or a container of such, however many. A

@@ -8,7 +8,7 @@ looked at.
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, overload
 
 import jax
@@ -25,11 +25,30 @@ from autodiffkit._vectors import joined, matrix, multiply, summed
 _MANY = 64
 _WORTH = 4
 
+Zeros = frozenset[tuple[int, int]]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Known:
+    """Which blocks the program says to be zero whatever the arguments are, by their numbers.
+
+    This is for people only: all of these are equal. A function whose control flow runs in Python
+    may come to another program with other values, and two results of it still have one structure.
+    """
+
+    zeros: frozenset[Any] = frozenset()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Known)
+
+    def __hash__(self) -> int:
+        return hash(Known)
+
 
 @functools.partial(
     jtu.register_dataclass,
     data_fields=["_arrays"],
-    meta_fields=["_targets", "_sources", "_shared", "_kept"],
+    meta_fields=["_targets", "_sources", "_shared", "_kept", "_known"],
 )
 @dataclasses.dataclass(frozen=True, eq=False)
 class BlockTable:
@@ -46,6 +65,21 @@ class BlockTable:
     _sources: tuple[LeafSpec, ...]
     _shared: tuple[Shared, ...] | None = None
     _kept: tuple[tuple[int, int], ...] | None = None
+    _known: Known = Known()  # it does not change
+
+    @property
+    def zeros(self) -> Zeros:
+        """The blocks that are zero whatever the arguments are, as the program said.
+
+        A block may have got other entries since: `jax.tree.map` leaves the structure as it is, and
+        a compiled function gives all of its results that of the first one. Where there are values,
+        ask these, too.
+        """
+        return self._known.zeros
+
+    def with_zeros(self, zeros: Iterable[tuple[int, int]]) -> "BlockTable":
+        """The same with other blocks said to be zero."""
+        return dataclasses.replace(self, _known=Known(frozenset(zeros)))
 
     @property
     def is_compact(self) -> bool:
@@ -86,8 +120,10 @@ class BlockTable:
 
         if self._kept is not None:
             blocks = {pair: (self.dense_block(*pair), ()) for pair in self._kept}
-            return partial_table(blocks, self._targets, self._sources, compact=False)
-        return from_function(self.dense_block, self._targets, self._sources)
+            dense = partial_table(blocks, self._targets, self._sources, compact=False)
+        else:
+            dense = from_function(self.dense_block, self._targets, self._sources)
+        return dense.with_zeros(self.zeros)
 
     def dense_block(self, i: int, j: int) -> Array:
         """A block with all axes of the output and of the input."""
@@ -97,7 +133,8 @@ class BlockTable:
         return expanded(self.block(i, j), self.shared(i, j), *shapes)
 
     @property
-    def _packed(self) -> bool:
+    def is_packed(self) -> bool:
+        """Whether the blocks are stored as the matrix that they form."""
         return (
             self._shared is None
             and self._kept is None
@@ -121,7 +158,7 @@ class BlockTable:
 
     def block(self, i: int, j: int) -> Any:
         """The block of an output by a source."""
-        if not self._packed:
+        if not self.is_packed:
             number = self._number(i, j)
             return None if number is None else self._arrays[number]
         (whole,) = self._arrays
@@ -135,7 +172,7 @@ class BlockTable:
 
     def shown(self, i: int, j: int) -> Any:
         """The block, or while it is traced what tells its shape and dtype."""
-        if not self._packed:
+        if not self.is_packed:
             return self.block(i, j)
         (whole,) = self._arrays
         if not hasattr(whole, "shape"):  # what `jax.tree.map` has put in the array's place
@@ -147,6 +184,11 @@ class BlockTable:
 
     def take(self, rows: Sequence[int]) -> "BlockTable":
         """The table of some of the outputs."""
+        numbers = {i: k for k, i in enumerate(rows)}
+        zeros = ((numbers[i], j) for i, j in self.zeros if i in numbers)
+        return self._taken(rows).with_zeros(zeros)
+
+    def _taken(self, rows: Sequence[int]) -> "BlockTable":
         targets = tuple(self._targets[i] for i in rows)
         if self._kept is not None:
             blocks = {
@@ -166,7 +208,7 @@ class BlockTable:
     @property
     def arrays(self) -> list[tuple[Any, tuple[int, ...]]]:
         """What is stored, each with the shape that it was made with."""
-        if self._packed:
+        if self.is_packed:
             return [(self._arrays[0], (_size(self._targets), _size(self._sources)))]
         shapes = [
             compact_shape(self.shared(i, j), self._targets[i].shape, self._sources[j].shape)
@@ -177,7 +219,7 @@ class BlockTable:
     @property
     def paths(self) -> list[Path]:
         """The names of what is stored; the matrix has none."""
-        if self._packed:
+        if self.is_packed:
             return [()]
         return [self._targets[i].path + self._sources[j].path for i, j in self.pairs]
 
@@ -192,7 +234,7 @@ class BlockTable:
                 outs,
                 transpose=transpose,
             )
-        if not self._packed:
+        if not self.is_packed:
             return multiply(list(self), vector, outs, transpose=transpose)
         packed: list[Array | None] = [joined(vector, self._targets if transpose else self._sources)]
         spec = LeafSpec((), (_size(outs),), promote(out.dtype for out in outs))
@@ -208,7 +250,7 @@ class BlockTable:
 
     def matrix(self) -> Array:
         """The blocks as one matrix, in the dtype that they promote to."""
-        if self._packed:
+        if self.is_packed:
             return self._arrays[0]
         if self._shared is not None:
             return self.dense.matrix()
@@ -237,8 +279,13 @@ def worth_packing(targets: Sequence[LeafSpec], sources: Sequence[LeafSpec]) -> b
     count = len(targets) * len(sources)
     if count <= max(_MANY, _WORTH * (len(targets) + len(sources))):
         return False
-    # The matrix has one dtype, and no pairs of real and imaginary directions in it.
-    dtypes = {derivative_dtype(target, source) for target in targets for source in sources}
+    # The matrix has one dtype, and no pairs of real and imaginary directions in it. Of leaves that
+    # are alike one is asked: this runs whenever a block is looked at.
+    rows, columns = (
+        {(spec.dtype, spec.weak_type): spec for spec in specs}.values()
+        for specs in (targets, sources)
+    )
+    dtypes = {derivative_dtype(target, source) for target in rows for source in columns}
     return len(dtypes) == 1 and not any(is_complex(dtype) for dtype in dtypes)
 
 

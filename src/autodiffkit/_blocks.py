@@ -40,10 +40,24 @@ def sweep(linear: Linear, schedule: Schedule, ends: Ends) -> BlockTable:
         blocks = _chain(linear, network, sweeps, ends, schedule.chunks)
     else:
         blocks = _split(linear, network, sweeps, ends, schedule.chunks)
-    return mirrored(blocks, schedule.mirrored, ends)
+    return completed(blocks, schedule, ends)
 
 
-def mirrored(blocks: BlockTable, pairs: Pairs, ends: Ends) -> BlockTable:
+def completed(blocks: BlockTable, schedule: Schedule, ends: Ends) -> BlockTable:
+    """The blocks with those that symmetry tells, and with which of them are zero in any case."""
+    network, width = schedule.network, len(ends.sources)
+
+    def is_zero(row: int, j: int) -> bool:
+        i = row % width
+        if (i, j) in schedule.mirrored:
+            return not network.connected(row - i + j, i)
+        return not network.connected(row, j)
+
+    pairs = [(i, j) for i in range(len(ends.targets)) for j in range(width) if is_zero(i, j)]
+    return _mirrored(blocks, schedule.mirrored, ends).with_zeros(pairs)
+
+
+def _mirrored(blocks: BlockTable, pairs: Pairs, ends: Ends) -> BlockTable:
     """The blocks of a gradient, with those that were not swept taken from across the diagonal.
 
     Args:

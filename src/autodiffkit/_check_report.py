@@ -5,7 +5,8 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
-from autodiffkit._errors import columns, listed
+from autodiffkit._display import Displayed
+from autodiffkit._display_text import Column, Display, Table
 from autodiffkit._plot_report import Bar, draw_report
 
 if TYPE_CHECKING:
@@ -27,6 +28,15 @@ Finding = Literal[
 _TABLE_ROWS = 24
 _EXPLAINED = 8
 _PASSED = ("agrees", "stop_gradient")
+_HEAD = (
+    Column("order"),
+    Column("of", "name"),
+    Column("with respect to", "name", "wrt"),
+    Column("worst entry", "name", "entry"),
+    Column("error"),
+    Column("tolerance", "extra"),
+    Column("finding"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +102,7 @@ class CheckedBlock:
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class DerivativeReport:
+class DerivativeReport(Displayed):
     """Derivatives of a function by several ways, compared: true if they agree.
 
     `print(report)` shows the blocks, those that are wrong or worst first, and what is wrong.
@@ -155,17 +165,14 @@ class DerivativeReport:
             return "the one block passes"
         return f"all {count} blocks pass" if count else "nothing was compared"
 
-    def __repr__(self) -> str:
+    def _display(self) -> Display:
         count = len(self.blocks)
-        head = ("order", "of", "with respect to", "worst entry", "error", "tolerance", "finding")
-        lines = columns([head, *(block._cells for block in self.blocks[:_TABLE_ROWS])])
-        if count > _TABLE_ROWS:
-            lines.append(f"... and {count - _TABLE_ROWS} more blocks")
+        more = f"... and {count - _TABLE_ROWS} more blocks" if count > _TABLE_ROWS else ""
+        rows = tuple(block._cells for block in self.blocks[:_TABLE_ROWS])
+        table = Table(_HEAD, rows, more)
         said = [f"{x.finding}: {x.explanation}" for x in self.blocks if x.explanation]
         if len(said) > _EXPLAINED:
             more = f"... and {len(said) - _EXPLAINED} more such lines, in .blocks"
             said = [*said[:_EXPLAINED], more]
         notes = [f"note: {note}" for note in self.notes]
-        return f"Derivatives of {self.function}: {self._verdict}" + listed([*lines, *said, *notes])
-
-    __str__ = __repr__
+        return Display(f"Derivatives of {self.function}: {self._verdict}", (table, *said, *notes))

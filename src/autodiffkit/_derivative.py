@@ -9,7 +9,7 @@ import jax
 from jaxtyping import Array
 
 from autodiffkit._again import plan_again
-from autodiffkit._block_table import BlockTable, from_function, partial_table
+from autodiffkit._block_table import BlockTable, Zeros, from_function, partial_table
 from autodiffkit._compact import Shared
 from autodiffkit._errors import (
     ModeError,
@@ -234,6 +234,7 @@ class FlatGradient:
     plan: Plan
     targets: tuple[LeafSpec, ...]
     symmetric: bool  # whether no rule of the user's can make mixed derivatives unequal
+    zeros: Zeros  # blocks of the first derivative
 
     def __init__(
         self, flat: FlatCall, *, stored: bool, function: FlatFunction | None = None
@@ -261,6 +262,7 @@ class FlatGradient:
                 flat.call, ends.targets, ends.sources, flat.selected, order=2, instead=instead
             )
         outs, rest, blocks = sweeps.run(schedule)
+        self.zeros = blocks.zeros
         self.targets = flat.outputs.compose(flat.inputs.tree).specs
         return [block for row in blocks for block in row], [*outs, *rest]
 
@@ -272,6 +274,7 @@ class FlatGradient:
         targets, sources = flat.outputs.specs, flat.inputs.specs
         value, aux = flat.values(rest[: len(targets)], rest[len(targets) :])
         first = from_function(lambda i, j: blocks[i * len(sources) + j], targets, sources)
+        first = first.with_zeros(self.zeros)
         return Evaluated(value, aux, flat.inputs, flat.outputs, first, second)
 
 
@@ -310,6 +313,7 @@ def _selected_blocks(
     first, rest, linear = _linearized(flat, sweeps)
     found: dict[tuple[int, int], tuple[Array, Shared]] = {}
     plans: list[Plan] = []
+    zeros: set[tuple[int, int]] = set()
     for part in _parts_of_gradient(flat, gradient):
         assert part.rows is not None
         assert part.columns is not None
@@ -322,9 +326,10 @@ def _selected_blocks(
         for i, row in enumerate(part.rows):
             for j, column in enumerate(part.columns):
                 found[row, column] = table.block(i, j), table.shared(i, j)
+        zeros |= {(part.rows[i], part.columns[j]) for i, j in table.zeros}
     log(joined_plans(plans))
     table = partial_table(found, gradient.targets, flat.inputs.specs, compact=flat.is_compact)
-    return gradient.evaluated(first, rest, table)
+    return gradient.evaluated(first, rest, table.with_zeros(zeros))
 
 
 def _parts_of_gradient(flat: FlatCall, gradient: FlatGradient) -> list[Ends]:

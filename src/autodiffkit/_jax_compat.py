@@ -25,6 +25,13 @@ def is_eager(arrays: Iterable[Any]) -> bool:
     return not is_staging() and not any(isinstance(x, jax.core.Tracer) for x in arrays)
 
 
+def without_tracer(x: Any) -> Any:
+    """A leaf, or the shape and dtype of one that is being traced."""
+    if isinstance(x, jax.core.Tracer):
+        return jax.ShapeDtypeStruct(x.shape, x.dtype)
+    return x
+
+
 def is_deleted(x: Any) -> bool:
     """Whether an array was donated to a compiled function, or deleted."""
     return isinstance(x, jax.Array) and not isinstance(x, jax.core.Tracer) and x.is_deleted()

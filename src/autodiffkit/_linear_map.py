@@ -1,7 +1,8 @@
 """Linear maps that are applied and not stored: transposes, sums, multiples and products of maps."""
 
 import abc
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Generic, NoReturn
 
 import equinox as eqx
@@ -12,6 +13,7 @@ from jaxtyping import Array
 
 from autodiffkit._again import plan_again
 from autodiffkit._block_table import BlockTable
+from autodiffkit._display_text import Display, Table, plain_table
 from autodiffkit._errors import NotDifferentiatedError, StructureError, columns, listed
 from autodiffkit._inputs import Inputs, inputs_of
 from autodiffkit._jax_compat import is_eager
@@ -28,6 +30,8 @@ from autodiffkit._vectors import collect_vector, filled, refuse_batched
 
 if TYPE_CHECKING:
     from autodiffkit._result import Gradient
+
+_TABLE_ROWS = 24  # leaves of a space
 
 
 class Composable(StructuredMap):
@@ -218,18 +222,29 @@ class LinearMap(Composable, Generic[R_co]):
 
         return stored(blocks, self._arguments, self._codomain, self._name, self._tags)
 
-    def __repr__(self) -> str:
+    @property
+    def _kind(self) -> type:
+        return LinearMap
+
+    def _children(self) -> Iterable[tuple[str, Any]] | None:
+        return [(f".{name}", getattr(self, name)) for name in ("in_structure", "out_structure")]
+
+    def _display(self) -> Display:
         domain, codomain = self._domain, self._codomain
-        return f"{self._title}, {codomain.size} by {domain.size}" + listed([
-            "from",
-            *_ends(domain.specs),
-            "to",
-            *_ends(codomain.specs),
-        ])
+        title = f"{self._title}, {codomain.size} by {domain.size}"
+        return Display(title, ("from", _space(domain.specs), "to", _space(codomain.specs)))
 
     @property
     def _title(self) -> str:
         return f"{self._name} as a linear map"
+
+
+def _space(specs: Sequence[LeafSpec]) -> Table:
+    rows = [(show(s.path) or "output", str(s)) for s in specs[:_TABLE_ROWS]]
+    more = ""
+    if len(specs) > _TABLE_ROWS:
+        more = f"... and {len(specs) - _TABLE_ROWS} more leaves"
+    return dataclasses.replace(plain_table(rows, "name", "fixed"), more=more, margin=2)
 
 
 def _ends(specs: Sequence[LeafSpec]) -> list[str]:

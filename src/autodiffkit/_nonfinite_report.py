@@ -2,11 +2,12 @@
 
 import dataclasses
 import re
-import textwrap
-from collections.abc import Sequence
 from typing import Any, Literal
 
-from autodiffkit._errors import columns, listed, some_of
+from autodiffkit._display import Displayed
+from autodiffkit._display_text import Display, as_text, plain_table
+from autodiffkit._errors import some_of
+from autodiffkit._fitting import terminal_width
 from autodiffkit._leaves import describe_array
 
 Pairs = tuple[tuple[str, str], ...]
@@ -20,8 +21,8 @@ _KINDS = {
 _PLACE = re.compile(r"(?P<file>.*):(?P<line>\d+):\d+ \((?P<function>.*)\)")
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class NonfiniteFinding:
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class NonfiniteFinding(Displayed):
     """One place where a number stops being finite.
 
     Attributes:
@@ -75,9 +76,12 @@ class NonfiniteFinding:
         return None if found is None else found["file"]
 
     def __str__(self) -> str:
-        return self._text(self.remedy)
+        return as_text(self._display(), terminal_width())
 
-    def _text(self, remedy: str) -> str:
+    def _display(self) -> Display:
+        return self._told("", self.remedy)
+
+    def _told(self, number: str, remedy: str) -> Display:
         where = f" at {self.source}" if self.source else ""
         array = "" if self.shape is None else f"  {describe_array(self.shape, self.dtype)}"
         rows = [("what", self.what), *(("in", loop) for loop in self.loops)]
@@ -87,14 +91,15 @@ class NonfiniteFinding:
         if self.inputs and self.kind != "input":
             rows.append(("depends on", some_of(self.inputs)))
         rows.append(("remedy", remedy))
-        return f"{_KINDS[self.kind]}: {self.primitive}{where}{array}" + listed(_wrapped(rows))
+        title = f"{number}{_KINDS[self.kind]}: {self.primitive}{where}{array}"
+        return Display(title, (plain_table(rows, "fixed", "text"),))
 
     def __repr__(self) -> str:
         return f"<{self.kind} of {self.primitive} at {self.source or 'an unknown line'}>"
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class NonfiniteReport:
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class NonfiniteReport(Displayed):
     """Where a value or a derivative is not finite; `bool(report)` is `True` if all are.
 
     Attributes:
@@ -128,7 +133,7 @@ class NonfiniteReport:
         """The first finding; `None` if there is none."""
         return self.findings[0] if self.findings else None
 
-    def __str__(self) -> str:
+    def _display(self) -> Display:
         rows = [("value", f"not finite: {some_of(self.value)}" if self.value else "finite")]
         for name, what in (
             ("forward", "forward mode"),
@@ -137,17 +142,14 @@ class NonfiniteReport:
         ):
             rows.append((what, self._blocks(name)))
         head = f"find_nonfinite({self.function}): {'all finite' if self else 'not finite'}"
-        text = head + listed(columns(rows)) + "".join(f"\n  {note}" for note in self.notes)
         told: dict[str, int] = {}
+        findings: list[Display] = []
         for number, finding in enumerate(self.findings, 1):
             first = told.setdefault(finding.remedy, number)
-            text += f"\n\n{number}. "
-            text += finding._text(finding.remedy if first == number else f"as of {first}")
-        return text
-
-    def __repr__(self) -> str:
-        found = "all finite" if self else f"{len(self.findings)} findings"
-        return f"<NonfiniteReport of {self.function}: {found}>"
+            remedy = finding.remedy if first == number else f"as of {first}"
+            findings.append(finding._told(f"{number}. ", remedy))
+        table = plain_table(rows, "fixed", "text")
+        return Display(head, (table, *self.notes), more=tuple(findings))
 
     def _blocks(self, name: str) -> str:
         pairs: Pairs | None = getattr(self, name)
@@ -156,15 +158,3 @@ class NonfiniteReport:
         if not pairs:
             return "finite"
         return "not finite: " + some_of([f"{output} by {source}" for output, source in pairs])
-
-
-_WIDTH = 66  # with the names before it, a line of a terminal
-
-
-def _wrapped(rows: Sequence[tuple[str, str]]) -> list[str]:
-    """Rows of a name and a text, which goes on in the lines below."""
-    cells: list[tuple[str, str]] = []
-    for name, text in rows:
-        lines = textwrap.wrap(text, _WIDTH, break_long_words=False, break_on_hyphens=False)
-        cells += zip([name, *[""] * (len(lines) - 1)], lines, strict=True)
-    return columns(cells)

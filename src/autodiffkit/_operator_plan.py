@@ -4,7 +4,8 @@ import dataclasses
 from collections.abc import Sequence
 
 from autodiffkit._cost import Work
-from autodiffkit._errors import columns, listed
+from autodiffkit._display import Displayed
+from autodiffkit._display_text import Display, plain_table
 from autodiffkit._leaves import LeafSpec
 from autodiffkit._paths import show
 from autodiffkit._plan import amounts
@@ -33,8 +34,8 @@ class Way:
     waist: int | None = None
 
 
-@dataclasses.dataclass(frozen=True)
-class OperatorPlan:
+@dataclasses.dataclass(frozen=True, repr=False)
+class OperatorPlan(Displayed):
     """How a differential operator, or the diagonal of a Hessian, is computed, leaf by leaf.
 
     `print(plan)` explains it to a person.
@@ -50,7 +51,7 @@ class OperatorPlan:
     _call: str
     _ways: tuple[Way, ...]
 
-    def __str__(self) -> str:
+    def _display(self) -> Display:
         rows: list[tuple[str, ...]] = []
         for way in self._ways:
             name = show(way.spec.path) or "input"
@@ -60,7 +61,7 @@ class OperatorPlan:
             if way.plain is not None and way.kind in {"apart", "waist"}:
                 shown = ", ".join(amounts(way.plain))
                 rows.append(("", "", f"(with a direction for each entry {shown})"))
-        return f"Plan of {self._call}" + listed(columns(rows))
+        return Display(f"Plan of {self._call}", (plain_table(rows, "name", "fixed", "note"),))
 
 
 def directions(count: int) -> str:

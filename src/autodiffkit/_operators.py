@@ -1,14 +1,14 @@
 """Differential operators, none of which needs a whole Jacobian or Hessian."""
 
-import dataclasses
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import Any, ClassVar, Generic, ParamSpec, TypeVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import jax.tree_util as jtu
 from jaxtyping import Array
 
 from autodiffkit._derivative import (
@@ -22,6 +22,8 @@ from autodiffkit._derivative import (
 )
 from autodiffkit._diagonal import Diagonal
 from autodiffkit._directions import unit_directions
+from autodiffkit._display import Displayed
+from autodiffkit._display_text import Display
 from autodiffkit._errors import (
     ModeError,
     NotDifferentiableError,
@@ -33,14 +35,16 @@ from autodiffkit._errors import (
 from autodiffkit._flat_call import FlatCall, Options
 from autodiffkit._function import as_function, name_of
 from autodiffkit._inputs import is_index
-from autodiffkit._leaves import Ends, LeafSpec, describe_leaf, is_complex, promote, slices
+from autodiffkit._jax_compat import without_tracer
+from autodiffkit._leaves import Ends, LeafSpec, is_complex, promote, slices
 from autodiffkit._operator_plan import OperatorPlan, Way, plan_of
 from autodiffkit._pairs import is_scalar
-from autodiffkit._paths import show
+from autodiffkit._paths import component, show
 from autodiffkit._program import Linear
 from autodiffkit._result import Gradient
 from autodiffkit._staging import Staged
 from autodiffkit._structured_map import R_co, is_dunder
+from autodiffkit._tables import leaf_display
 from autodiffkit._taylor import by_taylor
 from autodiffkit._transforms import Transform, gradient_of
 from autodiffkit._trees import Values
@@ -52,11 +56,14 @@ R = TypeVar("R")
 # Results ------------------------------------------------------------------------
 
 
-class Evaluation(eqx.Module, Generic[R_co]):
+class Evaluation(Displayed, eqx.Module, Generic[R_co]):
     """What the operators return: the function's value beside the derivative."""
 
     _value: Values
     _aux: Values
+    _function: str = eqx.field(static=True)
+
+    _field: ClassVar[str]  # which holds the derivative
 
     @property
     def value(self) -> R_co:
@@ -68,10 +75,24 @@ class Evaluation(eqx.Module, Generic[R_co]):
         """The auxiliary data that the function returned, `None` without `has_aux`."""
         return self._aux.tree
 
-    def __repr__(self) -> str:
-        fields = [f.name for f in dataclasses.fields(self) if not f.name.startswith("_")]
-        shown = [f"{name}={getattr(self, name)!r}" for name in (*fields, "value")]
-        return f"{type(self).__name__}({', '.join(shown)})"
+    @property
+    def _title(self) -> str:
+        return f"{type(self).__name__} of {self._function}"
+
+    @property
+    def _shown(self) -> dict[str, Any]:
+        """What there is to see, by the names of attributes."""
+        return {self._field: getattr(self, self._field), "value": self.value}
+
+    def _children(self) -> Iterable[tuple[str, Any]]:
+        shown = {name: jax.tree.map(without_tracer, x) for name, x in self._shown.items()}
+        return [(f".{name}", child) for name, child in shown.items()]
+
+    def _display(self) -> Display:
+        keyed, _ = jtu.tree_flatten_with_path(self._shown)
+        leaves = [(tuple(map(component, keys)), leaf) for keys, leaf in keyed]
+        leaves.sort(key=lambda named: named[0][0] == "value")  # a dict is flattened by its keys
+        return leaf_display(self._title, leaves)
 
 
 class Laplacian(Evaluation[R_co]):
@@ -83,6 +104,8 @@ class Laplacian(Evaluation[R_co]):
 
     laplacian: Any
 
+    _field = "laplacian"
+
 
 class Divergence(Evaluation[R_co]):
     """The divergence of a vector field and its value.
@@ -92,6 +115,8 @@ class Divergence(Evaluation[R_co]):
     """
 
     divergence: Array
+
+    _field = "divergence"
 
 
 class Curl(Evaluation[R_co]):
@@ -103,6 +128,8 @@ class Curl(Evaluation[R_co]):
 
     curl: Any
 
+    _field = "curl"
+
 
 class DirectionalDerivative(Evaluation[R_co]):
     """A derivative along a direction and the function's value.
@@ -112,6 +139,12 @@ class DirectionalDerivative(Evaluation[R_co]):
     """
 
     derivative: Any
+
+    _field = "derivative"
+
+    @property
+    def _title(self) -> str:
+        return f"Derivative of {self._function} along a direction"
 
 
 class HessianDiagonal(Evaluation[R_co]):
@@ -126,6 +159,8 @@ class HessianDiagonal(Evaluation[R_co]):
 
     diagonal: Any
     grad: Gradient[R_co]
+
+    _field = "diagonal"
 
     def __getattr__(self, name: str) -> Any:
         # Only reached when the usual lookup fails; see `Stored.__getattr__`.
@@ -142,11 +177,10 @@ class HessianDiagonal(Evaluation[R_co]):
     def __dir__(self) -> list[str]:
         return [*super().__dir__(), *self.grad._inputs.names]
 
-    def __repr__(self) -> str:
-        inputs, function = self.grad._inputs, self.grad._function
-        leaves = jax.tree.leaves(self.diagonal)
-        rows = ((show(s.path), describe_leaf(x)) for s, x in zip(inputs.specs, leaves, strict=True))
-        return f"HessianDiagonal of {function}" + listed(columns([*rows]))
+    def _display(self) -> Display:
+        tree = self.grad._inputs.tree
+        leaves = tree.treedef.flatten_up_to(self.diagonal)
+        return leaf_display(self._title, [(tree.leaves[i].path, leaves[i]) for i in tree.selected])
 
 
 # Transforms ---------------------------------------------------------------------
@@ -207,7 +241,7 @@ class HessianDiagonalTransform(_Operator[P, R]):
         found, diagonals = _second(flat, flat.selected)
         diagonal = flat.inputs.tree.unflatten([x.compute() for x in diagonals])
         gradient = gradient_of(flat, found)
-        return HessianDiagonal(found.value, found.aux, diagonal, gradient)
+        return HessianDiagonal(found.value, found.aux, flat.name, diagonal, gradient)
 
     def _plan(self, flat: FlatCall, selected: Any) -> Any:
         _, diagonals = _second(flat, selected)
@@ -223,7 +257,7 @@ class LaplacianTransform(_Operator[P, R]):
     def _by_gradient(flat: FlatCall, selected: Sequence[Any], function: Any) -> Laplacian[Any]:
         found, diagonals = _second(flat, selected, function)
         tree = found.outputs.unflatten([_trace(diagonals)])
-        return Laplacian(found.value, found.aux, tree)
+        return Laplacian(found.value, found.aux, flat.name, tree)
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Laplacian[R]:
         flat = self._flat(args, kwargs)
@@ -240,7 +274,7 @@ class LaplacianTransform(_Operator[P, R]):
                 raise
             return self._by_gradient(flat, flat.selected, function)
         leaves = [jnp.sum(term, axis=0) for term in terms]
-        return Laplacian(value, aux, flat.outputs.unflatten(leaves))
+        return Laplacian(value, aux, flat.name, flat.outputs.unflatten(leaves))
 
     def _plan(self, flat: FlatCall, selected: Any) -> Any:
         function = staged(flat, selected, 2)
@@ -283,7 +317,8 @@ class DivergenceTransform(_Operator[P, R]):
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Divergence[R]:
         flat = self._flat(args, kwargs)
         found, linear = linear_map(flat)
-        return Divergence(found.value, found.aux, _trace(self._diagonals(flat, linear)))
+        trace = _trace(self._diagonals(flat, linear))
+        return Divergence(found.value, found.aux, flat.name, trace)
 
     def _plan(self, flat: FlatCall, selected: Any) -> Any:
         _, linear = linear_map(flat, selected)
@@ -318,7 +353,7 @@ class CurlTransform(_Operator[P, R]):
             curl[part].reshape(spec.shape)
             for spec, part in zip(found.outputs.specs, slices(found.outputs.specs), strict=True)
         ]
-        return Curl(found.value, found.aux, found.outputs.unflatten(leaves))
+        return Curl(found.value, found.aux, flat.name, found.outputs.unflatten(leaves))
 
     @staticmethod
     def _check(flat: FlatCall) -> None:
@@ -375,7 +410,7 @@ class DirectionalDerivativeTransform(_Operator[P, R]):
         lines = [leaf[None] for leaf in vector]
         value, aux, found = along_lines(flat, function, flat.selected, lines, order)
         derivative = flat.outputs.unflatten([leaf[0] for leaf in found])
-        return DirectionalDerivative(value, aux, derivative)
+        return DirectionalDerivative(value, aux, flat.name, derivative)
 
     def _plan(self, flat: FlatCall, selected: Any) -> Any:
         order = self._derivative_order

@@ -5,19 +5,23 @@ from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, SupportsIndex
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import lineax as lx
 from jaxtyping import Array
 
-from autodiffkit._block_table import BlockTable, Row
+from autodiffkit._block_table import BlockTable, Known, Row
+from autodiffkit._display import Displayed, reached
+from autodiffkit._display_text import Display
 from autodiffkit._errors import NotDifferentiatedError
 from autodiffkit._inputs import TO_HAVE_A_BLOCK, Inputs, is_index
+from autodiffkit._jax_compat import without_tracer
 from autodiffkit._leaves import slices
 from autodiffkit._paths import missing, show
 from autodiffkit._raster import Sides
 from autodiffkit._stored import Stored
 from autodiffkit._structured_map import is_dunder
-from autodiffkit._tables import block_table, describe_block
+from autodiffkit._tables import BY, OF, THEN_BY, BlockRow, block_display, block_grid
 from autodiffkit._trees import LEAF, Part, Tree
 from autodiffkit._vectors import Labels, labels
 
@@ -98,8 +102,16 @@ class Paired(Stored):
                 f"{self._name}: no block by {path!r} first: blocks= leaves it out; add a "
                 "pair of it to have one."
             )
-        whole = _alone(part)
-        return PairedRow(blocks, whole, self._inputs, self._outputs, self._title, self._name, path)
+        count, zeros = len(self._domain.specs), self._blocks.zeros
+        known = Known(
+            frozenset(
+                (i // count, part.indices.index(i % count), k)
+                for i, k in zeros
+                if i % count in part.indices
+            )
+        )
+        names = (self._title, self._name, path)
+        return PairedRow(blocks, _alone(part), self._inputs, self._outputs, *names, known)
 
     def __getitem__(self, path: str | tuple[str, str]) -> Any:
         return self.wrt(*path) if isinstance(path, tuple) else self.wrt(path)
@@ -178,33 +190,32 @@ class Paired(Stored):
             shaped([shaped(row) for row in rows]) for rows in self._by_output(self._blocks.dense)
         ])
 
-    def __repr__(self) -> str:
+    def _display(self) -> Display:
         size = self._domain.size
-        width = len(self._domain.specs)
         outputs = "" if is_scalar(self._outputs) else f"{self._outputs.size} times "
         skipped = 0 if self._has_output else 1
-        blocks = self._blocks
+        blocks, sources = self._blocks, self._domain.specs
+        zeros = blocks.zeros
+        firsts = [(target, a) for target in self._outputs.specs for a in sources]
         rows = (
-            (
-                *(show(target.path) or "output", show(a.path), show(b.path))[skipped:],
-                *describe_block(
-                    blocks.shown(i * width + j, k),
-                    *(target, a, b),
-                    shared=blocks.shared(i * width + j, k),
-                ),
+            BlockRow(
+                (show(target.path) or "output", show(a.path), show(b.path))[skipped:],
+                blocks.shown(i, k),
+                (target, a, b),
+                blocks.shared(i, k),
+                is_known=(i, k) in zeros,
             )
-            for i, target in enumerate(self._outputs.specs)
-            for j, a in enumerate(self._domain.specs)
-            for k, b in enumerate(self._domain.specs)
-            if blocks.has(i * width + j, k)
+            for i, (target, a) in enumerate(firsts)
+            for k, b in enumerate(sources)
+            if blocks.has(i, k)
         )
         title = f"{self._title}, {outputs}{size} by {size}"
-        count = len(blocks.pairs)
-        head = ("of", "by", "then by")[skipped:]
-        return title + block_table(head, rows, count, blocks)
+        grid = block_grid(blocks, self._codomain.specs, sources)
+        head = (OF, BY, THEN_BY)[skipped:]
+        return block_display(title, head, rows, len(blocks.pairs), blocks, grid=grid)
 
 
-class PairedRow(eqx.Module):
+class PairedRow(Displayed, eqx.Module):
     """The blocks whose first argument is chosen: what `H.x` gives.
 
     The second argument completes it, `H.x.y`. Where the first one is a container, its parts
@@ -220,6 +231,7 @@ class PairedRow(eqx.Module):
     _title: str = eqx.field(static=True)
     _whole: str = eqx.field(static=True)
     _path: str = eqx.field(static=True)
+    _known: Known = eqx.field(static=True)
 
     @property
     def _name(self) -> str:
@@ -289,25 +301,40 @@ class PairedRow(eqx.Module):
             )
         blocks = tuple(tuple(rows[i] for i in part.indices) for rows in self._blocks)
         names = (self._title, self._whole, f"{self._path}.{step}")
-        return PairedRow(blocks, _alone(part), self._inputs, self._outputs, *names)
+        zeros = (
+            (i, part.indices.index(j), k) for i, j, k in self._known.zeros if j in part.indices
+        )
+        known = Known(frozenset(zeros))
+        return PairedRow(blocks, _alone(part), self._inputs, self._outputs, *names, known)
 
     def __dir__(self) -> list[str]:
         return [*super().__dir__(), *self._inputs.names]
 
-    def __repr__(self) -> str:
+    def _children(self) -> Iterable[tuple[str, Any]]:
+        shown = jax.tree.map(without_tracer, self)
+        kind = type(self)
+        pairs = [(j, b) for rows in self._blocks for row in rows for j, b in enumerate(row)]
+        there = {self._inputs.specs[j].path[0] for j, block in pairs if block is not None}
+        return [
+            (reached(kind, x), shown.wrt(x)) for x in self._inputs.tree.children() if x in there
+        ]
+
+    def _display(self) -> Display:
         rows = (
-            (
-                *(show(target.path) or "output", show(a.path), show(b.path)),
-                *describe_block(block, target, a, b),
+            BlockRow(
+                (show(target.path) or "output", show(a.path), show(b.path)),
+                block,
+                (target, a, b),
+                is_known=(i, j, k) in self._known.zeros,
             )
-            for target, group in zip(self._outputs.specs, self._blocks, strict=True)
-            for a, row in zip(self._part.tree.specs, group, strict=True)
-            for b, block in zip(self._inputs.specs, row, strict=True)
+            for i, (target, group) in enumerate(zip(self._outputs.specs, self._blocks, strict=True))
+            for j, (a, row) in enumerate(zip(self._part.tree.specs, group, strict=True))
+            for k, (b, block) in enumerate(zip(self._inputs.specs, row, strict=True))
             if block is not None
         )
         title = f"{self._title} by {self._path} and then"
         count = sum(x is not None for rows in self._blocks for row in rows for x in row)
-        return title + block_table(("of", "by", "then by"), rows, count, self._blocks)
+        return block_display(title, (OF, BY, THEN_BY), rows, count, self._blocks)
 
 
 def _alone(part: Part) -> Part:

@@ -1,13 +1,14 @@
 """The plan of a derivative: which sweeps compute it and why, for programs and for people."""
 
 import dataclasses
-import itertools
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from autodiffkit._cost import Work
-from autodiffkit._errors import StructureError, columns, listed
+from autodiffkit._display import Displayed
+from autodiffkit._display_text import Display, Kind, Section, Table, plain_table
+from autodiffkit._errors import StructureError
 from autodiffkit._leaves import Ends, describe_array
 from autodiffkit._memory import show_bytes
 from autodiffkit._naming import describe
@@ -22,14 +23,13 @@ if TYPE_CHECKING:
 NAMES = {"fwd": "forward", "rev": "reverse", "mixed": "mixed"}
 _ROWS = 12
 _PARTS = 4  # of a plan, up to which all are plotted
+_VARIABLE: tuple[Kind, ...] = ("fixed", "fixed", "note")
 
 _logger = logging.getLogger("autodiffkit")
 
-Section = tuple[str, Iterable[str]]
 
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
+@dataclasses.dataclass(frozen=True, repr=False)
+class Plan(Displayed):
     """The sweeps that compute a derivative, and why these.
 
     `print(plan)` explains it to a person; the fields are for programs.
@@ -74,7 +74,7 @@ class Plan:
     _schedule: Schedule
     _obstacles: tuple[str, ...]
     parts: "tuple[Plan, ...]" = ()
-    _text: str | None = None  # of a plan that was pickled, which has lost its program
+    _shown: Display | None = None  # of a plan that was pickled, which has lost its program
 
     def __copy__(self) -> "Plan":
         return self  # a plan does not change
@@ -84,27 +84,31 @@ class Plan:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # What is swept is a program, which cannot be pickled; what is said of it can.
-        lost = {"_choice": None, "_schedule": None, "_text": str(self)}
+        lost = {"_choice": None, "_schedule": None, "_shown": self._display()}
         state = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return _restored, (state | lost,)
 
-    def __str__(self) -> str:
-        if self._text is not None:
-            return self._text
+    def _display(self) -> Display:
+        if self._shown is not None:
+            return self._shown
         if self.parts:
-            head = f"Plan of {self._call}: {len(self.parts)} parts"
-            shown = (str(part).split(": ", 1)[1] for part in self.parts)
-            numbered = (f"part {i}: {text}" for i, text in enumerate(shown, 1))
-            return head + listed(line for text in numbered for line in text.split("\n"))
-        sections: list[Section] = [("why", [self.reason]), *self._sweeps()]
+            title = f"Plan of {self._call}: {len(self.parts)} parts"
+            parts: list[str | Table | Section] = []
+            for i, part in enumerate(self.parts, 1):
+                shown = part._display()
+                parts.append(f"part {i}: {shown.title.split(': ', 1)[1]}")
+                sections = [x for x in shown.parts if isinstance(x, Section)]
+                parts += [dataclasses.replace(section, margin=2) for section in sections]
+            return Display(title, tuple(parts))
+        sections = [Section("why", (self.reason,)), *self._sweeps()]
         if self._schedule.mirrored:
-            sections.append(("equal", self._mirrored_lines()))
+            sections.append(Section("equal", self._mirrored_lines()))
         sections += [
-            ("zeros", self._zero_lines()),
-            ("cannot", _first(self._obstacles)),
-            ("work", self._work_lines()),
-            ("memory", self._memory_lines()),
-            ("held", self._held_lines()),
+            Section("zeros", self._zero_lines()),
+            Section("cannot", _first(self._obstacles)),
+            Section("work", (self._work(),)),
+            Section("memory", self._memory_lines()),
+            Section("held", self._held_lines()),
         ]
         if self.gradient is not None:
             first = self.gradient
@@ -112,15 +116,9 @@ class Plan:
                 f"the first derivative, itself by {NAMES[first.mode]} mode "
                 f"({first.forward_sweeps} forward, {first.reverse_sweeps} reverse)"
             )
-            sections.append(("of", [line]))
-        lines = [
-            f"{head:8}{line}"
-            for name, texts in sections
-            for head, line in zip(
-                itertools.chain([name], itertools.repeat("")), texts, strict=False
-            )
-        ]
-        return f"Plan of {self._call}: {NAMES[self.mode]} mode" + listed(lines)
+            sections.append(Section("of", (line,)))
+        title = f"Plan of {self._call}: {NAMES[self.mode]} mode"
+        return Display(title, tuple(section for section in sections if section.parts))
 
     def plot(self, ax: "Axes | None" = None) -> "Axes":
         """Draws the linear program from inputs to outputs with the cut and the sweeps.
@@ -143,7 +141,7 @@ class Plan:
             StructureError: If the plan was pickled, which loses its program.
         """
         call = f"{self._call}.plan(...).plot"
-        if self._text is not None:
+        if self._shown is not None:
             raise StructureError(
                 f"{call}: a plan that was pickled has kept its text and lost its program. Plot "
                 "before it is pickled, or make it again with .plan(...)."
@@ -177,7 +175,7 @@ class Plan:
                 if link.mode == "rev":
                     starts, stops = stops, starts
                 sections += self._sweep(link.mode, starts, stops)
-            return [*sections, ("join", ["by the product of these"])]
+            return [*sections, Section("join", ("by the product of these",))]
         sections = []
         for mode, origins in (
             ("rev", (*sweeps.middle, *sweeps.pulled)),
@@ -187,10 +185,10 @@ class Plan:
             if swept:
                 sections += self._sweep(mode, swept, reached)
         if not sections:
-            sections.append(("sweeps", ["none"]))
+            sections.append(Section("sweeps", ("none",)))
         if sweeps.middle:
             count = network.directions(sweeps.middle)
-            sections.append(("join", [f"by a product over the {count} in between"]))
+            sections.append(Section("join", (f"by a product over the {count} in between",)))
         return sections
 
     def _reached(
@@ -218,27 +216,18 @@ class Plan:
         moved = "pushed forward from" if mode == "fwd" else "pulled back from"
         sketches = chosen.pushes if mode == "fwd" else chosen.pulls
         notes = [self._axes_note(v, sketches.get(v)) for v in starts[:_ROWS]]
-        rows = columns([
-            (*self._row(network, v), note) for v, note in zip(starts, notes, strict=False)
-        ])
-        if len(starts) > _ROWS:
-            rows.append(f"and {len(starts) - _ROWS} more")
+        rows = [(*self._row(network, v), note) for v, note in zip(starts, notes, strict=False)]
         entries = _plural(sum(network.sizes[v] for v in stops), "entry", "entries")
-        where = columns([self._row(network, v) for v in stops[:3]])
-        if len(stops) > 3:
-            where.append(f"and {len(stops) - 3} more")
+        where = [self._row(network, v) for v in stops[:3]]
         count = sum(
             sketches[v].directions if v in sketches else network.capacities[v] for v in starts
         )
+        directions = f"{_plural(count, 'direction', 'directions')} {moved}"
         return [
-            (
-                "sweeps",
-                [
-                    f"{_plural(count, 'direction', 'directions')} {moved}",
-                    *(f"  {row}".rstrip() for row in rows),
-                ],
+            Section("sweeps", (directions, _cut_table(rows, len(starts)))),
+            Section(
+                "to" if mode == "fwd" else "onto", (f"{entries} of", _cut_table(where, len(stops)))
             ),
-            ("to" if mode == "fwd" else "onto", [f"{entries} of", *(f"  {row}" for row in where)]),
         ]
 
     def _axes_note(self, variable: int, sketch: Sketch | None) -> str:
@@ -286,38 +275,38 @@ class Plan:
 
     # What else there is to say -----------------------------------------------------
 
-    def _mirrored_lines(self) -> list[str]:
+    def _mirrored_lines(self) -> tuple[str, ...]:
         names = [show(source.path) for source in self._ends.sources]
         rows = [f"{names[i]} by {names[j]}" for i, j in sorted(self._schedule.mirrored)]
-        return [f"{_some(rows)}: by symmetry, not swept"]
+        return (f"{_some(rows)}: by symmetry, not swept",)
 
-    def _zero_lines(self) -> list[str]:
+    def _zero_lines(self) -> tuple[str, ...]:
         rows = [f"{target or 'output'} by {source}" for target, source in self.zeros]
-        return [f"{_some(rows)}: no path"] if rows else []
+        return (f"{_some(rows)}: no path",) if rows else ()
 
-    def _work_lines(self) -> list[str]:
+    def _work(self) -> Table:
         lines = [("this plan", *amounts(self._choice.chosen.work))]
         lines += [
             (f"{NAMES[mode]} mode alone", *amounts(candidate.work))
             for mode, candidate in sorted(self._choice.plain.items())
             if mode != self.mode
         ]
-        return columns(lines)
+        return plain_table(lines)
 
-    def _memory_lines(self) -> list[str]:
+    def _memory_lines(self) -> tuple[str, ...]:
         if self._schedule.chunks is None:
-            return []
+            return ()
         count = -(-self._schedule.directions // self.chunk_size)
         directions = _plural(self.chunk_size, "direction", "directions")
         held = f"about {show_bytes(self.temporaries)} of temporaries"
-        return [f"{directions} at a time, in up to {_plural(count, 'chunk', 'chunks')}; {held}"]
+        return (f"{directions} at a time, in up to {_plural(count, 'chunk', 'chunks')}; {held}",)
 
-    def _held_lines(self) -> list[str]:
+    def _held_lines(self) -> tuple[str, ...]:
         """What is held constant, by reason."""
         by_reason: dict[str, list[str]] = {}
         for name, why in self._held:
             by_reason.setdefault(why, []).append(name)
-        return [f"{why}: {_some(names)}" for why, names in by_reason.items()]
+        return tuple(f"{why}: {_some(names)}" for why, names in by_reason.items())
 
     @property
     def summary(self) -> str:
@@ -361,9 +350,16 @@ def log(plan: Plan) -> None:
         _logger.debug("%s", plan.summary)
 
 
-def _first(lines: Sequence[str]) -> list[str]:
+def _first(lines: Sequence[str]) -> tuple[str, ...]:
     more = [f"and {len(lines) - 4} more"] if len(lines) > 4 else []
-    return [*lines[:4], *more]
+    return (*lines[:4], *more)
+
+
+def _cut_table(rows: Sequence[tuple[str, ...]], count: int) -> Table:
+    """Variables that are swept from or to, with what is said of them."""
+    table = plain_table(rows, *_VARIABLE[: len(rows[0])])
+    more = f"and {count - len(rows)} more" if count > len(rows) else ""
+    return dataclasses.replace(table, more=more, margin=2)
 
 
 def _plural(count: int, one: str, many: str) -> str:

@@ -193,7 +193,7 @@ class _Painter:
     def _found(self) -> Iterator[_Block]:
         """All blocks, and `None` in the place of those that were not computed."""
         sides, table = self._sides, self._blocks
-        whole = np.asarray(table._arrays[0]) if table._packed else None
+        whole = np.asarray(table._arrays[0]) if table.is_packed else None
         stored = slices(table._targets)
         rows, columns = slices(sides.rows), slices(sides.columns)
         width = sum(x.size for x in sides.columns)

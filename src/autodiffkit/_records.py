@@ -5,6 +5,7 @@ from typing import Any
 
 import jax.tree_util as jtu
 
+from autodiffkit._display import reached
 from autodiffkit._paths import spellings
 
 
@@ -78,6 +79,13 @@ class Record:
 
     def __repr__(self) -> str:
         return f"Record({', '.join(f'{name}={value!r}' for name, value in self)})"
+
+    def __treescope_repr__(self, path: str | None, subtree_renderer: Any) -> Any:
+        # Only treescope calls this, which is no dependency.
+        from autodiffkit import _treescope  # noqa: PLC0415
+
+        children = [(reached(Record, name), value) for name, value in self]
+        return _treescope.render(Record, children, path, subtree_renderer)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return make_record, (self._names, self._values)

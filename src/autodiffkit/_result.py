@@ -10,6 +10,7 @@ from jaxtyping import Array
 
 from autodiffkit import _linear_algebra as algebra
 from autodiffkit._block_table import BlockTable
+from autodiffkit._display_text import Display
 from autodiffkit._errors import MatrixError, NotDifferentiatedError, StructureError
 from autodiffkit._inputs import Inputs, is_index
 from autodiffkit._leaves import is_complex, promote
@@ -17,7 +18,7 @@ from autodiffkit._paths import Path, all_parts, missing, show
 from autodiffkit._stored import Stored
 from autodiffkit._structured_map import R_co
 from autodiffkit._symmetric import SymmetricMatrix, number, symmetric_matrix
-from autodiffkit._tables import block_table, describe_block
+from autodiffkit._tables import OF, WRT, BlockRow, block_display, block_grid
 from autodiffkit._trees import Part, Tree, Values
 from autodiffkit._vectors import filled, joined
 
@@ -149,19 +150,23 @@ class FirstDerivative(Derivative[R_co]):
         rows = [tuple(part.pick(row) for part in parts) for row in self._blocks.dense]
         return self._outputs.unflatten([row[0] if is_index(argnums) else row for row in rows])
 
-    def __repr__(self) -> str:
-        blocks = self._blocks
+    def _display(self) -> Display:
+        blocks, targets, sources = self._blocks, self._outputs.specs, self._domain.specs
+        zeros = blocks.zeros
         rows = (
-            (
-                *(show(target.path) or "output", show(source.path)),
-                *describe_block(blocks.shown(i, j), target, source, shared=blocks.shared(i, j)),
+            BlockRow(
+                (show(target.path) or "output", show(source.path)),
+                blocks.shown(i, j),
+                (target, source),
+                blocks.shared(i, j),
+                is_known=(i, j) in zeros,
             )
-            for i, target in enumerate(self._outputs.specs)
-            for j, source in enumerate(self._domain.specs)
+            for i, target in enumerate(targets)
+            for j, source in enumerate(sources)
         )
         title = f"{self._title}, {self._outputs.size} by {self._domain.size}"
-        count = len(self._outputs.specs) * len(self._domain.specs)
-        return title + block_table(("of", "with respect to"), rows, count, blocks)
+        grid = block_grid(blocks, targets, sources)
+        return block_display(title, (OF, WRT), rows, len(targets) * len(sources), blocks, grid=grid)
 
 
 class Jacobian(FirstDerivative[R_co]):

@@ -2,7 +2,7 @@
 
 import abc
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
@@ -15,8 +15,10 @@ from jaxtyping import Array
 from autodiffkit import _linear_algebra as algebra
 from autodiffkit._block_table import BlockTable, table_of
 from autodiffkit._compact import Shared
+from autodiffkit._display import reached
 from autodiffkit._errors import NotDifferentiatedError, StructureError, columns, listed
 from autodiffkit._inputs import Inputs
+from autodiffkit._jax_compat import is_eager, without_tracer
 from autodiffkit._leaves import describe_array, is_complex, promote
 from autodiffkit._linear_map import Composable
 from autodiffkit._paths import Path, show
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 S = TypeVar("S", bound="Stored")  # `typing.Self` is refused outside decorated classes
+
+_BRANCHES = 1000  # more blocks than people look at in a tree
 
 
 class _Structure(NamedTuple):
@@ -123,6 +127,14 @@ class Stored(Composable):
 
     def __dir__(self) -> list[str]:
         return [*super().__dir__(), *self._inputs.names]
+
+    def _children(self) -> Iterable[tuple[str, Any]] | None:
+        blocks = self._blocks
+        is_known = is_eager(self._arrays)
+        if len(blocks.pairs) > _BRANCHES or (blocks.is_packed and not is_known):
+            return None
+        shown: Any = self if is_known else jtu.tree_map(without_tracer, self)
+        return [(reached(type(self), name), shown[name]) for name in self._domain.children()]
 
     @property
     def _domain(self) -> Tree:

@@ -10,6 +10,7 @@ import jax.tree_util as jtu
 import lineax as lx
 from jaxtyping import Array
 
+from autodiffkit._display import Displayed
 from autodiffkit._errors import StructureError
 from autodiffkit._inputs import Inputs
 from autodiffkit._leaves import describe_array, is_complex, slices
@@ -98,7 +99,7 @@ class _NoArray:
     __repr__ = refuse  # which JAX puts into a message of its own
 
 
-class StructuredMap(eqx.Module):
+class StructuredMap(Displayed, eqx.Module):
     """Products with structured vectors, shared by all derivatives.
 
     A subclass says what its domain and codomain are and multiplies lists of leaves.

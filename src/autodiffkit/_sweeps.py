@@ -9,7 +9,7 @@ import jax.extend.core as jex
 from jaxtyping import Array
 
 from autodiffkit._block_table import BlockTable
-from autodiffkit._blocks import mirrored, pushed_blocks, sweep
+from autodiffkit._blocks import completed, pushed_blocks, sweep
 from autodiffkit._directions import Directions, batch
 from autodiffkit._errors import RefusalError
 from autodiffkit._jax_compat import is_staging, struct_of
@@ -209,7 +209,7 @@ class StagedSweeps(TracedSweeps):
         if not live:
             outs, rest = self.staged(*given)
             blocks = pushed_blocks([None] * len(ends.targets), ends, network)
-            return outs, rest, mirrored(blocks, schedule.mirrored, ends)
+            return outs, rest, completed(blocks, schedule, ends)
 
         def evaluate(*moving: Array) -> tuple[list[Array], list[Any]]:
             primals = list(given)
@@ -227,7 +227,7 @@ class StagedSweeps(TracedSweeps):
         directions = Directions(structs, 1.0, network.complex_directions, axis)
         outs, rest, tangents = batch(push, directions, (None, None, -1))
         blocks = pushed_blocks(tangents, ends, network)
-        return outs, rest, mirrored(blocks, schedule.mirrored, ends)
+        return outs, rest, completed(blocks, schedule, ends)
 
 
 def prepare(function: FlatFunction, primals: Sequence[Array]) -> EagerSweeps | StagedSweeps:

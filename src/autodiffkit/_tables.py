@@ -1,7 +1,7 @@
-"""Tables of blocks, as results print them."""
+"""Tables of blocks, as results show them."""
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
@@ -9,49 +9,141 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from autodiffkit._block_table import BlockTable
 from autodiffkit._compact import Shared
 from autodiffkit._dims import accepts, derivative_of, describe_array_type
-from autodiffkit._errors import columns, listed
+from autodiffkit._display_html import worth_drawing
+from autodiffkit._display_text import Column, Display, Grid, Table
 from autodiffkit._jax_compat import is_eager
-from autodiffkit._leaves import LeafSpec, describe_array
+from autodiffkit._leaves import LeafSpec, describe_array, describe_leaf
+from autodiffkit._paths import Path, show
 
 _TABLE_ROWS = 24
 _COPIED = 1 << 20  # entries of arrays that are looked at in NumPy
+_NUMBERS = 4  # entries of blocks whose numbers are shown
+
+OF, BY, THEN_BY = Column("of", "name"), Column("by", "name"), Column("then by", "name")
+WRT = Column("with respect to", "name", "wrt")
+_BLOCK = Column("block"), Column("annotation", "note"), Column("values", "extra")
 
 
-def describe_block(block: Any, *specs: LeafSpec, shared: Shared = ()) -> tuple[str, str]:
-    """Shape and dtype of a block, `float32[3, 2]`, and its annotation, if there is one.
+class BlockRow:
+    """A block in a table: its names, and what is said of it.
 
     Args:
+        names: The cells before it.
         block: The block, or what stands in its place.
-        *specs: The leaves that it is of: the output's first.
+        specs: The leaves that it is of: the output's first.
         shared: The axes that it has once and first.
-
-    Returns:
-        Two cells of a table. The first one says so if entries are not finite, as far as
-        there are values.
+        is_known: Whether the program said that it is zero whatever the arguments are.
     """
-    if not hasattr(block, "shape"):
-        return repr(block), ""
-    annotation = derivative_of(*(spec.annotation for spec in specs))
-    text = describe_array(block.shape, block.dtype)
-    if shared:
-        pairs = ", ".join(f"{i} with {j}" for i, j in shared)
-        text += f" (shares {'axis' if len(shared) == 1 else 'axes'} {pairs})"
-    count, size = _not_finite([block])
-    if count:
-        text += f" ({count} of {size} not finite)"
-    shape = tuple(itertools.chain(*(spec.shape for spec in specs)))
-    # The dtype of a number does not widen, and a pytree of blocks may have been mapped to another.
-    if annotation is None or block.shape != shape or not accepts(annotation.dtype, block.dtype):
-        return text, ""
-    return text, describe_array_type(annotation)
+
+    def __init__(
+        self,
+        names: tuple[str, ...],
+        block: Any,
+        specs: Sequence[LeafSpec],
+        shared: Shared = (),
+        *,
+        is_known: bool = False,
+    ) -> None:
+        self._names = names
+        self._block = block
+        self._specs = specs
+        self._shared = shared
+        self.is_zero = is_known and is_zero(block)
+
+    @property
+    def is_small(self) -> bool:
+        """Whether its numbers are known, and few enough to be shown."""
+        values = _values(self._block)
+        return values is not None and values.size <= _NUMBERS
+
+    def cells(self) -> tuple[str, ...]:
+        """Names, shape and dtype with what there is to note, annotation, numbers."""
+        return (*self._names, self.described, self._annotation, self._numbers)
+
+    @property
+    def described(self) -> str:
+        """Shape and dtype, `float32[3, 2]`, and what there is to note."""
+        if not hasattr(self._block, "shape"):
+            return repr(self._block)
+        note = ""
+        if self._shared:
+            pairs = ", ".join(f"{i} with {j}" for i, j in self._shared)
+            note = f" (shares {'axis' if len(self._shared) == 1 else 'axes'} {pairs})"
+        return _described(self._block, note) + (" (zero)" if self.is_zero else "")
+
+    @property
+    def _annotation(self) -> str:
+        block, specs = self._block, self._specs
+        annotation = derivative_of(*(spec.annotation for spec in specs))
+        shape = tuple(itertools.chain(*(spec.shape for spec in specs)))
+        # The dtype of a number does not widen, and a pytree of blocks may have been mapped to
+        # another.
+        if annotation is None or getattr(block, "shape", None) != shape:
+            return ""
+        return describe_array_type(annotation) if accepts(annotation.dtype, block.dtype) else ""
+
+    @property
+    def _numbers(self) -> str:
+        return "" if self.is_zero else numbers(self._block)
+
+
+def leaf_display(title: str, leaves: Sequence[tuple[Path, Any]]) -> Display:
+    """A table of leaves by path, with the numbers of small ones, cut short if it is long."""
+    columns: tuple[Column, ...] = (Column("", "name"), Column(""), Column("", "extra"))
+    rows: list[tuple[str, ...]] = [
+        (
+            show(path) or "output",
+            _described(leaf) if hasattr(leaf, "shape") else describe_leaf(leaf),
+            numbers(leaf),
+        )
+        for path, leaf in leaves[:_TABLE_ROWS]
+    ]
+    more = ""
+    if len(leaves) > _TABLE_ROWS:
+        more = f"... and {len(leaves) - _TABLE_ROWS} more leaves"
+    if not any(row[-1] for row in rows):
+        rows, columns = [row[:-1] for row in rows], columns[:-1]
+    return Display(title, (Table(columns, tuple(rows), more),))
+
+
+def _described(array: Any, note: str = "") -> str:
+    count, size = _not_finite([array])
+    bad = f" ({count} of {size} not finite)" if count else ""
+    return describe_array(array.shape, array.dtype) + note + bad
+
+
+def numbers(array: Any) -> str:
+    """The entries of a small array to four digits, if they are known."""
+    values = _values(array)
+    return "" if values is None or values.size > _NUMBERS else _listed(values.tolist())
+
+
+def _listed(values: Any) -> str:
+    if isinstance(values, list):
+        return f"[{', '.join(map(_listed, values))}]"
+    return f"{values:.4g}" if isinstance(values, (float, complex)) else str(values)
+
+
+def _values(block: Any) -> Any:
+    """The entries of a block, `None` where they are not known: nothing is traced or moved."""
+    found = _readable([block])
+    if not found:
+        return None
+    (array,) = found
+    return np.asarray(array) if array.size <= _COPIED else array
+
+
+def _readable(arrays: Iterable[Any]) -> list[Array]:
+    found = [x for x in arrays if isinstance(x, jax.Array) and is_eager([x])]
+    return [x for x in found if not x.is_deleted() and x.is_fully_addressable]
 
 
 def _not_finite(arrays: Iterable[Any]) -> tuple[int, int]:
     """How many entries are not finite, of how many, as far as there are values."""
-    found = [x for x in arrays if isinstance(x, jax.Array) and is_eager([x])]
-    found = [x for x in found if x.is_fully_addressable and not x.is_deleted()]
+    found = _readable(arrays)
     return sum(map(_count_not_finite, found)), sum(x.size for x in found)
 
 
@@ -61,27 +153,65 @@ def _count_not_finite(array: Array) -> int:
     return int(jnp.sum(~jnp.isfinite(array)))
 
 
-def block_table(
-    head: tuple[str, ...], rows: Iterable[tuple[str, ...]], count: int, blocks: Any
-) -> str:
+def block_grid(
+    table: BlockTable, rows: Sequence[LeafSpec], columns: Sequence[LeafSpec]
+) -> Grid | None:
+    """A picture of the blocks; `None` where there is one row or column of them, or very many."""
+    if not worth_drawing(len(rows), len(columns)):
+        return None
+    return Grid(
+        tuple((show(spec.path) or "output", spec.size) for spec in rows),
+        tuple((show(spec.path), spec.size) for spec in columns),
+        tuple((i, j, str([*rows[i].shape, *columns[j].shape])) for i, j in table.pairs),
+        frozenset((i, j) for i, j in table.zeros if is_zero(table.shown(i, j))),
+    )
+
+
+def is_zero(block: Any) -> bool:
+    """Whether a block that the program said to be zero still is, as far as there are values."""
+    values = _values(block)
+    return values is None or not np.any(values)
+
+
+def block_display(
+    title: str,
+    head: Sequence[Column],
+    rows: Iterable[BlockRow],
+    count: int,
+    blocks: Any,
+    *,
+    grid: Grid | None = None,
+) -> Display:
     """A table of blocks below a title, cut short if it is long.
 
     Args:
-        head: The names of the first columns.
-        rows: The cells, of which the last one is the annotation.
-        count: How many rows there are.
-        blocks: A pytree of all blocks.
+        title: The line above it.
+        head: The first columns.
+        rows: The blocks.
+        count: How many there are.
+        blocks: A pytree of all of them.
+        grid: A picture of them.
 
     Returns:
-        The lines. There is a column of annotations if there are annotations.
+        What there is to see. There is a column of annotations if there are annotations, and one of
+        numbers if all blocks are small.
     """
-    shown = [(*head, "block", "annotation"), *itertools.islice(rows, _TABLE_ROWS)]
-    if not any(row[-1] for row in shown[1:]):
-        shown = [row[:-1] for row in shown]
-    lines = columns(shown)
+    shown = list(itertools.islice(rows, _TABLE_ROWS))
+    cells = [row.cells() for row in shown]
+    columns = [*head, *_BLOCK]
+    kept = [k for k in range(len(columns)) if k < len(columns) - 2 or any(r[k] for r in cells)]
+    if count > _TABLE_ROWS or not all(row.is_small for row in shown):
+        kept = [k for k in kept if k < len(columns) - 1]
+    more = ""
     if count > _TABLE_ROWS:
-        lines.append(f"... and {count - _TABLE_ROWS} more blocks")
+        more = f"... and {count - _TABLE_ROWS} more blocks"
         bad, size = _not_finite(jax.tree.leaves(blocks))
         if bad:
-            lines[-1] += f"; of all blocks, {bad} of {size} entries are not finite"
-    return listed(lines)
+            more += f"; of all blocks, {bad} of {size} entries are not finite"
+    table = Table(
+        tuple(columns[k] for k in kept),
+        tuple(tuple(row[k] for k in kept) for row in cells),
+        more,
+        frozenset(k for k, row in enumerate(shown) if row.is_zero),
+    )
+    return Display(title, (table,), grid)

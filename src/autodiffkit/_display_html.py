@@ -1,0 +1,138 @@
+"""Displays as HTML for notebooks: plain tables in the colours of the page, light or dark."""
+
+import math
+from html import escape
+
+from autodiffkit._display_text import Display, Grid, Section, Table, shown_cells
+from autodiffkit._fitting import printable
+
+# Nothing has a colour of its own but lines, which are grey enough for either background: what a
+# notebook shows inherits the colour of its text.
+_LINE = "1px solid rgba(128,128,128,.45)"
+_MONO = "font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;font-size:.92em"
+_TABLE = (
+    "border-collapse:collapse;border:none;background:transparent;color:inherit;margin:.3em 0;"
+    "width:auto;display:table"
+)
+_CELL = (
+    "padding:.15em 1.2em .15em 0;text-align:left;vertical-align:top;background:transparent;"
+    "color:inherit;border:none"
+)
+_HEAD = f"{_CELL};font-weight:600;border-bottom:{_LINE}"
+
+_GRID = 220  # the larger side of a picture, in pixels
+_CELLS = 24  # rows or columns of a picture, above which there is none
+_SIDE = (9, 72)
+
+
+def as_html(display: Display) -> str:
+    """The display as one element, with its styles inside of it."""
+    return (
+        '<div class="autodiffkit" style="overflow-x:auto;color:inherit;line-height:1.45">'
+        f"{_display(display)}</div>"
+    )
+
+
+def _display(display: Display) -> str:
+    title = f'<div style="font-weight:600;white-space:pre-wrap">{_text(display.title)}</div>'
+    parts = "".join(map(_part, display.parts))
+    below = "".join(f'<div style="margin-top:.8em">{_display(more)}</div>' for more in display.more)
+    if display.grid is None:
+        return title + parts + below
+    picture = (
+        '<div style="display:flex;flex-wrap:wrap;gap:.5em 2.5em;align-items:flex-start">'
+        f'<div>{parts}</div><div style="padding-top:.5em">{_picture(display.grid)}</div></div>'
+    )
+    return title + picture + below
+
+
+def _text(text: str) -> str:
+    return escape(printable(text))
+
+
+def _part(part: str | Table | Section) -> str:
+    if isinstance(part, str):
+        return f'<div style="white-space:pre-wrap">{_text(part)}</div>'
+    if isinstance(part, Table):
+        return _table(part)
+    # One cell beside the name, with all that belongs to it.
+    return (
+        f'<table style="{_TABLE}"><tbody><tr style="background:transparent">'
+        f'<th scope="row" style="{_CELL};font-weight:600;min-width:4.5em">{_text(part.name)}</th>'
+        f'<td style="{_CELL}">{"".join(map(_part, part.parts))}</td></tr></tbody></table>'
+    )
+
+
+def _table(table: Table) -> str:
+    heads = [column.head for column in table.columns]
+    head = ""
+    if any(heads):
+        cells = "".join(f'<th scope="col" style="{_HEAD}">{_text(name)}</th>' for name in heads)
+        head = f'<thead><tr style="background:transparent">{cells}</tr></thead>'
+    rows: list[str] = []
+    for number, row in enumerate(shown_cells(table)):
+        faint = ";opacity:.6" if number in table.faint else ""
+        cells = "".join(
+            f'<td style="{_CELL};{_STYLES.get(column.kind, _PLAIN)}">{escape(cell)}</td>'
+            for cell, column in zip(row, table.columns, strict=True)
+        )
+        rows.append(f'<tr style="background:transparent{faint}">{cells}</tr>')
+    more = f"<div>{_text(table.more)}</div>" if table.more else ""
+    return f'<table style="{_TABLE}">{head}<tbody>{"".join(rows)}</tbody></table>{more}'
+
+
+# How cells of a kind are set: names and shapes on one line, what is said in words wrapped.
+_PLAIN = f"white-space:nowrap;{_MONO}"
+_STYLES = {
+    "note": f"white-space:pre-wrap;min-width:12em;{_MONO}",
+    "text": "white-space:pre-wrap;max-width:46em",
+}
+
+
+# Pictures -----------------------------------------------------------------------
+
+
+def _picture(grid: Grid) -> str:
+    """The blocks as rectangles, larger ones for larger leaves; zeros are left blank."""
+    heights, widths = (_sides([n for _, n in names]) for names in (grid.rows, grid.columns))
+    tops, lefts = _starts(heights), _starts(widths)
+    shapes: list[str] = []
+    for i, j, said in grid.blocks:
+        is_zero = (i, j) in grid.zeros
+        fill = "none" if is_zero else "currentColor"
+        note = f"{grid.rows[i][0]} by {grid.columns[j][0]}: {said}"
+        shapes.append(
+            f'<rect x="{lefts[j] + 1}" y="{tops[i] + 1}" width="{widths[j] - 2}" '
+            f'height="{heights[i] - 2}" fill="{fill}" fill-opacity=".45" '
+            f'pointer-events="all"><title>{_text(note)}</title></rect>'
+        )
+    height, width = tops[-1], lefts[-1]
+    label = f"Picture of the blocks, {len(heights)} by {len(widths)}"
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
+        f'viewBox="-1 -1 {width + 2} {height + 2}" role="img" aria-label="{label}" '
+        'style="display:block;color:inherit;background:transparent">'
+        f'<rect x="0" y="0" width="{width}" height="{height}" fill="none" '
+        'stroke="currentColor" stroke-opacity=".45"/>'
+        f"{''.join(shapes)}</svg>"
+    )
+
+
+def _sides(sizes: list[int]) -> list[int]:
+    """Sides of rectangles: by the logarithm of what they stand for, so that one is not all."""
+    least, most = _SIDE
+    wanted = [16 + 12 * math.log2(max(size, 1)) for size in sizes]
+    scale = min(1.0, _GRID / sum(wanted))
+    return [min(max(round(side * scale), least), most) for side in wanted]
+
+
+def _starts(sides: list[int]) -> list[int]:
+    starts = [0]
+    for side in sides:
+        starts.append(starts[-1] + side)
+    return starts
+
+
+def worth_drawing(rows: int, columns: int) -> bool:
+    """Whether a picture says more than the table: rows and columns, and not too many of them."""
+    return min(rows, columns) > 1 and max(rows, columns) <= _CELLS
