@@ -812,6 +812,29 @@ def test_a_function_that_jax_cannot_differentiate(transform):
     )
 
 
+def to_python(x):
+    return jnp.sum(x) * float(x[0])
+
+
+def to_numpy(x):
+    return jnp.sum(x) * np.sin(x)[0]
+
+
+@pytest.mark.parametrize("transform", [adk.jacobian, adk.grad, adk.hessian, adk.linearize])
+@pytest.mark.parametrize(("function", "part"), [(to_python, "float(x[0])"), (to_numpy, "np.sin")])
+def test_a_function_that_leaves_jax_on_the_way(transform, function, part):
+    assert function(X).shape == ()
+    found = message(adk.ModeError, lambda: transform(function)(X))
+    where, line = place(function, part).split(" (")[0].rsplit(":", 2)[:2]
+    assert found == (
+        f"{transform.__name__}({function.__name__}): a value that depends on what is "
+        "differentiated becomes a number of Python or an array of NumPy at "
+        f"{where}:{line} ({function.__name__}), and no derivative passes there. Use jax.numpy "
+        "instead of math and numpy, and x.astype(...) instead of float(x), or hold the argument "
+        "constant (wrt=)."
+    )
+
+
 def test_a_function_that_jax_cannot_differentiate_inside_jit():
     found = message(adk.ModeError, lambda: jax.jit(adk.jacobian(callback))(X))
     assert found.startswith("jacobian(callback): ")

@@ -27,7 +27,7 @@ from autodiffkit._paths import show
 from autodiffkit._plan import Plan, joined_plans, log
 from autodiffkit._planning import Sweepable
 from autodiffkit._program import NOT_REFUSALS, FlatFunction, Linear, linearize, reason
-from autodiffkit._refusals import refusal
+from autodiffkit._refusals import line_of_user, refusal
 from autodiffkit._schedule import Schedule
 from autodiffkit._selection import rectangles, select_blocks
 from autodiffkit._sweeps import (
@@ -38,7 +38,7 @@ from autodiffkit._sweeps import (
     prepare,
     prepare_plan,
 )
-from autodiffkit._taylor import along, as_staged
+from autodiffkit._taylor import NO_VALUES, along, as_staged
 from autodiffkit._trees import Tree, Values
 
 Sweeps = EagerSweeps | StagedSweeps
@@ -213,6 +213,13 @@ def _not_differentiable(
     function: FlatFunction | None = None,
     selected: Sequence[Any] | None = None,
 ) -> ModeError:
+    if isinstance(error, NO_VALUES):  # the function runs, but not with tangents
+        return ModeError(
+            f"{flat.call}: a value that depends on what is differentiated becomes a number of "
+            f"Python or an array of NumPy{_at(error)}, and no derivative passes there. Use "
+            "jax.numpy instead of math and numpy, and x.astype(...) instead of float(x), or hold "
+            "the argument constant (wrt=)."
+        )
     functions = dict.fromkeys([flat, function or flat])
     why = refusal(functions, flat.selected if selected is None else selected, error)
     return ModeError(
@@ -220,6 +227,11 @@ def _not_differentiable(
         "constant what enters the operation that refuses (wrt=, jax.lax.stop_gradient), or give it "
         "a rule of its own (jax.custom_jvp, jax.custom_vjp)." + listed([why])
     )
+
+
+def _at(error: Exception) -> str:
+    where = line_of_user(error)
+    return f" at {where}" if where else ""
 
 
 # Second derivatives ---------------------------------------------------------------

@@ -45,7 +45,7 @@ def refusal(
         if found is not None:
             equation, why = found
             return f"cannot push through {describe(equation)}: {reason(why)}"
-    where = _line_of_user(error)
+    where = line_of_user(error)
     return f"cannot push through what {where} calls: {reason(error)}" if where else reason(error)
 
 
@@ -114,7 +114,7 @@ _OURS = (Path(jax.__file__).parent, Path(__file__).parent)
 _STANDARD = Path(traceback.__file__).parent
 
 
-def _line_of_user(error: BaseException) -> str | None:
+def line_of_user(error: BaseException) -> str | None:
     """The innermost frame of a traceback that is not of Python, of JAX or of this package."""
     for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
         path, name = Path(frame.f_code.co_filename), frame.f_code.co_name
