@@ -1,8 +1,7 @@
 """Matrices of blocks as heat maps and spy plots."""
 
-import itertools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.core
@@ -12,54 +11,27 @@ from autodiffkit._block_table import BlockTable
 from autodiffkit._errors import SelectionError, StructureError
 from autodiffkit._jax_compat import is_deleted
 from autodiffkit._leaves import describe_leaf, slices
-from autodiffkit._matrix_labels import Label, label_columns, label_rows, longest
+from autodiffkit._matrix_drawing import Drawing, Kind, Style
+from autodiffkit._matrix_labels import Label, longest
 from autodiffkit._paths import show
 from autodiffkit._plotting import (
-    LINE,
-    NOT_FINITE,
-    ON_DARK,
-    ON_LIGHT,
     axes_for,
-    below,
     font_size,
     inches,
     need_matplotlib,
     title_width,
 )
-from autodiffkit._raster import Raster, Rectangle, Sides, raster
+from autodiffkit._raster import Sides, raster
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-Kind = Literal["auto", "heatmap", "spy"]
 KINDS: tuple[Kind, ...] = ("auto", "heatmap", "spy")
 
-_SPARSE = 0.1  # a share of entries that are not zero, up to which a large matrix is a spy plot
 _PANELS = 6
-_WRITTEN = 400  # entries, up to which their values are written of their own accord
 _WRITTEN_IF_ASKED = 2500
-_LEGIBLE = 6.5  # points of the font of values, unless they were asked for
 _NARROW = 6  # the ratio of sides up to which entries are square
-_MARKED = 500  # pixels with entries that are not finite, up to which each is marked
-_SEEN = 4.0  # points of a pixel that need no mark to be seen
 _ENTRY, _WIDTH, _HEIGHT = 0.6, 6.0, 5.5  # inches of an entry, and of a matrix at most
-_SPOT = "#3b5bdb"  # what is not zero in a spy plot
-
-
-class Style(NamedTuple):
-    """How a matrix is drawn.
-
-    Args:
-        kind: Which plot.
-        log: Whether colours are those of logarithms.
-        values: Whether values are written; `None` if they fit.
-        quantity: What an entry is.
-    """
-
-    kind: Kind
-    log: bool
-    values: bool | None
-    quantity: str
 
 
 def draw_matrix(  # noqa: PLR0917  # what a method passes on
@@ -92,10 +64,10 @@ def draw_matrix(  # noqa: PLR0917  # what a method passes on
         axes.text(0.5, 0.5, f"{height} by {width}: no entries", ha="center", va="center")
         return axes
     is_square = max(height, width) <= _NARROW * min(height, width)
-    room = wanted if ax is None else _room(axes, sides if is_square else None)
+    room = wanted if ax is None else _room(axes, margins, sides if is_square else None)
     figure: Any = axes.figure
     image = raster(blocks, sides, _limits(room, figure.dpi))
-    return _Drawing(axes, image, sides, room, style).draw(rows, columns, is_square=is_square)
+    return Drawing(axes, image, sides, room, style).draw(rows, columns, is_square=is_square)
 
 
 # What cannot be drawn --------------------------------------------------------------------
@@ -180,17 +152,6 @@ def _labels(sides: Sides) -> tuple[list[Label], list[Label]]:
     return rows, columns
 
 
-def _panel_names(sides: Sides) -> list[str]:
-    """A name for each entry of the outputs, where there are several."""
-    if sides.panels == 1:
-        return []
-    return [
-        (show(spec.path) or "output") + (f"[{', '.join(map(str, index))}]" if spec.shape else "")
-        for spec in sides.outputs
-        for index in np.ndindex(spec.shape)
-    ]
-
-
 def _size(
     sides: Sides, rows: Sequence[Label], columns: Sequence[Label]
 ) -> tuple[tuple[float, float], tuple[float, float]]:
@@ -209,9 +170,15 @@ def _size(
     return room, around
 
 
-def _room(axes: "Axes", sides: Sides | None) -> tuple[float, float]:
+def _room(axes: "Axes", margins: tuple[float, float], sides: Sides | None) -> tuple[float, float]:
     """The size of what is drawn in axes, in inches, with square entries or over all of it."""
     width, height = inches(axes)
+    figure: Any = axes.figure
+    if figure.get_layout_engine() is not None:
+        # It will make room for names and the colour bar, when the figure is drawn.
+        width, height = (
+            max(0.25 * x, x - margin) for x, margin in zip((width, height), margins, strict=True)
+        )
     if sides is None:
         return width, height
     scale = min(height / sides.shape[0], width / sides.shape[1])
@@ -223,322 +190,3 @@ def _limits(room: tuple[float, float], dpi: float) -> tuple[int, int]:
     # Fewer than the figure has, so that none is left out where the layout makes it smaller.
     width, height = (max(16, int(0.8 * x * dpi)) for x in room)
     return height, width
-
-
-# What is drawn ---------------------------------------------------------------------------
-
-
-class _Drawing:
-    """A matrix in axes whose units are its rows and columns."""
-
-    def __init__(
-        self, axes: "Axes", image: Raster, sides: Sides, room: tuple[float, float], style: Style
-    ) -> None:
-        self.axes, self.image, self.sides, self.room, self.style = axes, image, sides, room, style
-
-    def draw(self, rows: list[Label], columns: list[Label], *, is_square: bool) -> "Axes":
-        axes, image = self.axes, self.image
-        height, width = image.shape
-        axes.set_xlim(-0.5, width - 0.5)
-        axes.set_ylim(height - 0.5, -0.5)
-        axes.set_aspect("equal" if is_square else "auto")
-        axes.grid(visible=False)
-        handles = self._hatched()
-        spy = self._is_spy
-        scale = self._spots() if spy else self._heat()
-        handles += self._not_finite()
-        self._separate(rows, columns)
-        label_rows(axes, rows, self.room[1] / height)
-        label_columns(axes, columns, self.room[0] / width)
-        if not spy:
-            self._bar(scale)
-            self._write(scale)
-        self._caption(handles, spy=spy)
-        return axes
-
-    @property
-    def _is_spy(self) -> bool:
-        if self.style.kind != "auto":
-            return self.style.kind == "spy"
-        image = self.image
-        height, width = image.shape
-        return not image.is_exact and image.nonzero <= _SPARSE * height * width
-
-    def _show(self, values: Any, hidden: Any, **options: Any) -> Any:
-        """An image of the matrix; the last pixels may reach beyond its end."""
-        down, across = self.image.step
-        count_down, count_across = values.shape
-        extent = (-0.5, count_across * across - 0.5, count_down * down - 0.5, -0.5)
-        limits = self.axes.get_xlim(), self.axes.get_ylim()
-        shown = self.axes.imshow(
-            np.ma.masked_array(values, hidden),
-            extent=extent,
-            aspect=self.axes.get_aspect(),
-            interpolation="none",
-            origin="upper",
-            **options,
-        )
-        self.axes.set_xlim(limits[0])
-        self.axes.set_ylim(limits[1])
-        return shown
-
-    def _heat(self) -> Any:
-        from matplotlib.colors import Normalize, SymLogNorm  # noqa: PLC0415  # an extra
-
-        image = self.image
-        limit = image.limit
-        low, colours = (0.0, "Purples") if image.is_modulus else (-limit, "RdBu_r")
-        norm = Normalize(low, limit)
-        if self.style.log:
-            known = np.abs(image.values[image.covered & np.isfinite(image.values)])
-            known = known[known > 0]
-            least = float(known.min()) if known.size else limit
-            threshold = min(max(least, 1e-8 * limit), limit / 10)
-            norm = SymLogNorm(threshold, vmin=low, vmax=limit, base=10)
-        hidden = ~image.covered | ~np.isfinite(image.values)
-        return self._show(image.values, hidden, norm=norm, cmap=colours, zorder=1)
-
-    def _spots(self) -> Any:
-        from matplotlib.colors import ListedColormap  # noqa: PLC0415  # an extra
-
-        hidden = ~self.image.covered | (self.image.values == 0)
-        return self._show(
-            np.ones(hidden.shape), hidden, cmap=ListedColormap([_SPOT]), vmin=0, vmax=1, zorder=1
-        )
-
-    # Marks, each of which gives the entries of a legend -----------------------------------
-
-    def _hatched(self) -> list[Any]:
-        """Blocks without entries that could be other than zero, below the image."""
-        from matplotlib.collections import PatchCollection  # noqa: PLC0415  # an extra
-        from matplotlib.patches import Rectangle as Patch  # noqa: PLC0415  # likewise
-
-        def patches(found: Sequence[Rectangle]) -> list[Any]:
-            return [
-                Patch((x.left - 0.5, x.top - 0.5), x.right - x.left, x.bottom - x.top)
-                for x in found
-                if x.right > x.left and x.bottom > x.top
-            ]
-
-        handles: list[Any] = []
-        image = self.image
-        for found, hatch, label in (
-            (image.zeros, "///", "block of zeros"),
-            (image.sparse, "....", "zero by structure"),
-            (image.missing, "xxx", "not computed"),
-        ):
-            shapes = patches(found)
-            if not shapes:
-                continue
-            options: Any = {
-                "facecolor": "none",
-                "edgecolor": f"{LINE}90",
-                "linewidth": 0,
-                "hatch": hatch,
-            }
-            self.axes.add_collection(
-                PatchCollection(shapes, zorder=0.5, label=label, **options), autolim=False
-            )
-            handles.append(Patch((0, 0), 1, 1, label=label, **options))
-        return handles
-
-    def _not_finite(self) -> list[Any]:
-        from matplotlib.colors import ListedColormap  # noqa: PLC0415  # an extra
-        from matplotlib.patches import Rectangle as Patch  # noqa: PLC0415  # likewise
-
-        image = self.image
-        if not image.not_finite:
-            return []
-        found = image.covered & ~np.isfinite(image.values)
-        self._show(
-            np.ones(found.shape),
-            ~found,
-            cmap=ListedColormap([NOT_FINITE]),
-            vmin=0,
-            vmax=1,
-            zorder=1.1,
-        )
-        pixel = min(72 * x / n for x, n in zip(self.room, found.shape[::-1], strict=True))
-        rows, columns = np.nonzero(found)
-        label = f"not finite ({image.not_finite})"
-        if pixel < _SEEN and len(rows) <= _MARKED:
-            down, across = image.step
-            self.axes.plot(
-                columns * across + (across - 1) / 2,
-                rows * down + (down - 1) / 2,
-                linestyle="none",
-                marker="s",
-                markersize=6,
-                markerfacecolor="none",
-                markeredgecolor=NOT_FINITE,
-                markeredgewidth=1.5,
-                label="_not finite",
-            )
-        return [Patch((0, 0), 1, 1, facecolor=NOT_FINITE, edgecolor="none", label=label)]
-
-    def _separate(self, rows: list[Label], columns: list[Label]) -> None:
-        """Lines between blocks, the stronger ones between arguments and between panels."""
-        height, width = self.image.shape
-        panel = width // self.sides.panels
-        for labels, length, draw, room in (
-            (rows, height, self.axes.axhline, self.room[1]),
-            (columns, width, self.axes.axvline, self.room[0]),
-        ):
-            strong = {
-                b.start
-                for a, b in itertools.pairwise(labels)
-                if a.name.split(".", 1)[0] != b.name.split(".", 1)[0]
-            }
-            ends = set(range(panel, width, panel)) if labels is columns else set[int]()
-            weak = {b.start for b in labels} - strong - ends - {0, length}
-            point = 72 * room / length
-            for places, thick in ((weak, 0.6), (strong - ends - {0, length}, 1.2), (ends, 2.5)):
-                # Lines that would cover what they divide are left out.
-                if places and (len(places) + 1) * (3 + thick) <= point * length:
-                    for place in sorted(places):
-                        draw(place - 0.5, color=LINE, linewidth=thick, zorder=2)
-
-    # Words -------------------------------------------------------------------------------
-
-    def _bar(self, scale: Any) -> None:
-        from matplotlib.ticker import MaxNLocator  # noqa: PLC0415  # an extra
-
-        axes = self.axes
-        bar = axes.inset_axes((1.02, 0, 0.05, 1), axes_locator=_beside(axes))
-        figure: Any = axes.figure
-        label = self.style.quantity
-        label = f"modulus of the {label}" if self.image.is_modulus else label
-        shown = figure.colorbar(scale, cax=bar, label=label)
-        bar.minorticks_off()
-        if self.style.log:
-            places, texts = _decades(scale.norm)
-            shown.set_ticks(places, labels=texts)
-        else:
-            shown.locator = MaxNLocator(4 if self.room[1] < 2 else 7)
-            shown.update_ticks()
-
-    def _write(self, scale: Any) -> None:
-        """The values in the cells, if they can be read there."""
-        image = self.image
-        height, width = image.shape
-        wanted = self.style.values
-        if wanted is False or not image.is_exact:
-            return
-        if wanted is None and height * width > _WRITTEN:
-            return
-        cells = np.argwhere(image.covered | _of(image.zeros, image.shape))
-        room = 72 * self.room[0] / width, 72 * self.room[1] / height
-        shown: dict[tuple[int, int], str] = {}
-        size = 0.0
-        for digits in (3, 2):
-            shown = {(int(i), int(j)): _number(image.values[i, j], digits) for i, j in cells}
-            letters = max(map(len, shown.values()), default=1)
-            size = min(font_size("font.size"), room[0] / (0.62 * letters + 0.3), room[1] / 1.3)
-            if size >= _LEGIBLE:
-                break
-        if size < _LEGIBLE and wanted is None:
-            return
-        for (i, j), text in shown.items():
-            options: Any = {}
-            if image.covered[i, j]:
-                options["color"] = _contrast(scale, image.values[i, j])
-            self.axes.text(
-                j, i, text, ha="center", va="center", fontsize=max(size, 3), zorder=3, **options
-            )
-
-    def _caption(self, handles: list[Any], *, spy: bool) -> None:
-        image, axes = self.image, self.axes
-        height, width = image.shape
-        small = 0.9 * font_size("axes.labelsize")
-        words = f"{height} × {width}"
-        if self.sides.panels > 1:
-            words = f"{self.sides.panels} panels of {height} × {width // self.sides.panels}"
-        if spy:
-            share = f"{image.nonzero / (height * width):.2g}"
-            words += f", {image.nonzero} not zero ({float(share):.2%})"
-        if not image.is_exact:
-            down, across = image.step
-            what = "any" if spy else "the largest"
-            small_print = f"a pixel shows {what} of {down} × {across} entries"
-            wide = 0.6 * small / 72 * (len(words) + len(small_print) + 2) > self.room[0]
-            words += (";\n" if wide else "; ") + small_print
-        names = _panel_names(self.sides)
-        panel = width // self.sides.panels
-        for k, name in enumerate(names):
-            axes.annotate(
-                name,
-                ((k + 0.5) * panel - 0.5, 0),
-                xycoords=("data", "axes fraction"),
-                xytext=(0, -4),
-                textcoords="offset points",
-                ha="center",
-                va="top",
-            )
-        lift = 1.4 * font_size("font.size") if names else 0
-        axes.set_xlabel(words, fontsize=small, labelpad=4 + lift)
-        if handles:
-            axes.legend(
-                handles=handles,
-                loc="upper center",
-                bbox_to_anchor=(0.5, 0),
-                bbox_transform=below(axes, 10 + lift + 1.4 * small * (1 + words.count("\n"))),
-                borderaxespad=0,
-                ncols=len(handles),
-                frameon=False,
-                fontsize=small,
-            )
-
-
-def _beside(axes: "Axes") -> Any:
-    """Where the colour bar is: a little to the right of the axes, as wide whatever their size."""
-    from matplotlib.transforms import Bbox  # noqa: PLC0415  # an extra
-
-    figure: Any = axes.figure
-
-    def locate(_: Any, renderer: Any) -> Any:  # noqa: ARG001  # matplotlib passes both
-        box = axes.bbox
-        inch = figure.dpi
-        height = max(box.height, 1.2 * inch)
-        middle = (box.y0 + box.y1) / 2
-        place = Bbox.from_bounds(box.x1 + 0.12 * inch, middle - height / 2, 0.13 * inch, height)
-        return place.transformed(figure.transSubfigure.inverted())
-
-    return locate
-
-
-def _of(rectangles: Sequence[Rectangle], shape: tuple[int, int]) -> Any:
-    found = np.zeros(shape, bool)
-    for part in rectangles:
-        found[part.top : part.bottom, part.left : part.right] = True
-    return found
-
-
-def _number(value: Any, digits: int) -> str:
-    """So many digits, as short as they can be written."""
-    number = float(value)
-    text = f"{number:.{digits}g}"
-    if np.isfinite(number) and number and not 1e-3 <= abs(number) < 1e4:
-        mantissa, power = f"{number:.{digits - 1}e}".split("e")
-        mantissa = mantissa.rstrip("0").rstrip(".") if "." in mantissa else mantissa
-        text = f"{mantissa}e{int(power)}"
-    return "0" if text == "-0" else text
-
-
-def _decades(norm: Any) -> tuple[list[float], list[str]]:
-    """A few powers of ten on both sides of zero, as many as a bar has room for."""
-    first, last = np.ceil(np.log10(norm.linthresh)), np.floor(np.log10(norm.vmax))
-    powers = np.arange(last, first - 1, -max(1, (last - first) // 3))[:4].astype(int)
-    positive = [(10.0**k, f"$10^{{{k}}}$") for k in map(int, powers)]
-    ticks = [*positive, (0.0, "0")]
-    if norm.vmin < 0:
-        ticks += [(-place, f"$-{text[1:]}") for place, text in positive]
-    places, texts = zip(*sorted(ticks), strict=True)
-    return [*places], [*texts]
-
-
-def _contrast(scale: Any, value: Any) -> str:
-    """Dark text on light colours, and light text on dark ones."""
-    if not np.isfinite(value):
-        return ON_LIGHT
-    red, green, blue, _ = scale.to_rgba(float(value))
-    return ON_LIGHT if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else ON_DARK

@@ -21,8 +21,9 @@ from autodiffkit._inputs import Inputs
 from autodiffkit._jax_compat import is_eager, without_tracer
 from autodiffkit._leaves import describe_array, is_complex, promote
 from autodiffkit._linear_map import Composable
+from autodiffkit._matrix_drawing import Kind, Style
 from autodiffkit._paths import Path, show
-from autodiffkit._plot_matrix import Kind, Style, draw_matrix
+from autodiffkit._plot_matrix import draw_matrix
 from autodiffkit._raster import Sides
 from autodiffkit._structured_map import ask_again, is_dunder
 from autodiffkit._trees import Tree

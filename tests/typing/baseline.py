@@ -10,6 +10,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+from matplotlib.axes import Axes
 
 import autodiffkit as adk
 
@@ -136,6 +137,15 @@ assert_type(adk.check_derivatives(energy)(x, scale=2.0), adk.DerivativeReport)
 assert_type(adk.check_derivatives(order=1)(with_aux)(x), adk.DerivativeReport)
 assert_type(adk.testing.assert_derivatives(energy, wrt="x")(x), adk.DerivativeReport)
 
+# Plots ----------------------------------------------------------------------------------
+
+assert_type(adk.jacobian(energy)(x).plot(), Axes)
+assert_type(adk.hessian(energy)(x).plot(None, kind="spy", log=True, values=False), Axes)
+assert_type(adk.jacobian(energy)(x).gram().plot(), Axes)
+assert_type(adk.jacobian(energy).plan(struct).plot(), Axes)
+assert_type(adk.check_derivatives(energy)(x).plot(), Axes)
+assert_type(adk.plot_function(jnp.tanh, -1, jnp.ones(()), n=50, order=3), Axes)
+
 # Methods --------------------------------------------------------------------------------
 
 
@@ -174,4 +184,6 @@ model.curvature(x)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 decorated_with_options(x, "two")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # a wrong type
 adk.jacobian(energy, mode="forward")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]  # no such mode
 adk.jacobian(energy, wrt=3)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]  # no path
+adk.jacobian(energy)(x).plot(kind="contour")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # no such kind
+adk.plot_function(3, 0, 1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # not a function
 adk.jacobian(3)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]  # not a function
