@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from looks import NARROW
 from playwright.sync_api import expect
 
 DARK, LIGHT = "slate", "default"
@@ -109,9 +110,10 @@ def test_search_works_on_a_narrow_screen(start):
     page = start("narrow")
     page.locator("label.md-header__button[for=__search]").click()
     search(page, "hessian")
+    page.wait_for_function("document.getAnimations().every(each => each.playState !== 'running')")
     box = results(page).first.bounding_box()
-    assert box["x"] >= 0
-    assert box["x"] + box["width"] <= 390
+    assert box["x"] == pytest.approx(0, abs=1)
+    assert box["width"] == pytest.approx(NARROW["width"], abs=1)
 
 
 def test_wide_tables_and_code_scroll_within_themselves(new_page, root):
@@ -139,8 +141,9 @@ def test_a_heading_is_linked_to_and_reached(start, root):
 def test_pages_lead_to_the_next_and_back(start, root):
     page = start()
     page.locator(".md-footer__link--next").click()
-    expect(page).to_have_url(f"{root}tutorial/")
+    expect(page).not_to_have_url(root)
     page.locator(".md-footer__link--prev").click()
+    expect(page).to_have_url(root)
     expect(page).to_have_title("autodiffkit")
 
 
