@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+import readme_figure
+
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", README, re.DOTALL)
 
@@ -18,7 +20,7 @@ def rounded(text):
 
 
 def test_there_are_examples():
-    assert len(EXAMPLES) == 2
+    assert len(EXAMPLES) == 1
 
 
 @pytest.mark.parametrize(("code", "printed"), EXAMPLES)
@@ -33,3 +35,40 @@ def test_an_example_prints_what_is_shown(code, printed, tmp_path):
         env={**os.environ, "COLUMNS": "80"},
     )
     assert rounded(done.stdout) == rounded(printed)
+
+
+def labels(figure):
+    """What is written in a figure, whose letters are drawn."""
+    return re.findall(r"<!-- (.*?) -->", figure)
+
+
+def colours(figure):
+    return sorted(set(re.findall("#[0-9a-f]{6}", figure)))
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    return readme_figure.figures()
+
+
+def test_the_figures_are_those_of_the_example(drawn):
+    """`python docs/readme_figure.py` writes them again."""
+    assert len(drawn) == 2
+    for path, figure in drawn.items():
+        kept = path.read_text(encoding="utf-8")
+        assert labels(kept) == labels(figure)
+        assert {"x", "params.b", "params.w", "t", "output"} <= set(labels(kept))
+        assert colours(kept) == colours(figure)
+
+
+def test_there_is_a_figure_for_light_and_for_dark_pages(drawn):
+    names = [f"docs/figures/{path.name}" for path in drawn]
+    assert sorted(re.findall(r'src(?:set)?="([^"]+)"', README)) == sorted(names)
+    one, other = map(colours, drawn.values())
+    assert set(one) ^ set(other) == set(readme_figure.TEXT.values())
+
+
+def test_it_is_short():
+    before, _, _ = README.partition("## Two commands")
+    assert len(before.splitlines()) < 50
+    assert len(README.splitlines()) < 80
