@@ -77,7 +77,7 @@ def tests_lowest(session: nox.Session) -> None:
 @nox.session(name="tests-extensive")
 def tests_extensive(session: nox.Session) -> None:
     """The tests that take long, and those of divided arrays, on four devices of the host."""
-    install(session, "tests")
+    install(session, "tests", extras="[plot]")
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
     files = session.posargs or ["tests", "tests/devices.py"]
     session.run("pytest", "-m", "extensive", *files, env=flags)
@@ -86,7 +86,7 @@ def tests_extensive(session: nox.Session) -> None:
 @nox.session(default=False)
 def checks(session: nox.Session) -> None:
     """The check of derivatives, on the whole registry of functions and not on a sample."""
-    install(session, "tests")
+    install(session, "tests", extras="[plot]")
     env = {"AUTODIFFKIT_TEST_ALL": "1"}
     session.run("pytest", "tests/test_check.py", *session.posargs, env=env)
 
@@ -186,7 +186,7 @@ def package(session: nox.Session) -> None:
                 session.run(python, "-c", USE, external=True)
         shutil.unpack_archive(sdist, name, filter="data")
         with session.chdir(sdist.with_name(sdist.name.removesuffix(".tar.gz"))):
-            needed = nox.project.dependency_groups(PROJECT, "tests")
+            needed = [f"{wheel}[plot]", *nox.project.dependency_groups(PROJECT, "tests")]
             session.run(python, "-m", "pip", "install", "--quiet", *needed, external=True)
             visible = [f"tests/test_{name}.py" for name in ("exports", "packages", "readme")]
             session.run(python, "-m", "pytest", *(session.posargs or visible), external=True)
