@@ -94,32 +94,38 @@ def browser(playwright: Playwright) -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="session")
-def context_of(browser: Browser, root: str) -> Iterator[Callable[[str], BrowserContext]]:
-    """Windows by their look, each of which is kept for all pages, as a reader's is."""
-    made: dict[str, BrowserContext] = {}
+def visit(browser: Browser, root: str) -> Iterator[Callable[[str, str], Opened]]:
+    """Opens a page in one of the looks, in the window that is as wide, as a reader does.
 
-    def context(look: str) -> BrowserContext:
-        if look not in made:
-            made[look] = browser.new_context(**LOOKS[look])
-            made[look].grant_permissions(["clipboard-read", "clipboard-write"], origin=root)
-        return made[look]
+    When the same page is wanted in other colours, those of the system are changed.
+    """
+    windows: dict[int, BrowserContext] = {}
+    opened: list[Opened] = []
 
-    yield context
-    for each in made.values():
+    def open_page(name: str, look: str) -> Opened:
+        width = LOOKS[look]["viewport"]["width"]
+        if width not in windows:
+            windows[width] = browser.new_context(**LOOKS[look])
+            windows[width].grant_permissions(["clipboard-read", "clipboard-write"], origin=root)
+        if opened and (opened[0].name, opened[0].width) != (name, width):
+            opened.pop().page.close()
+        if not opened:
+            opened.append(Opened(windows[width].new_page(), root, name, width))
+        opened[0].turn(look)
+        return opened[0]
+
+    yield open_page
+    for each in windows.values():
         each.close()
 
 
 @pytest.fixture(scope="session")
-def opened(
-    request: pytest.FixtureRequest, context_of: Callable[[str], BrowserContext], root: str
-) -> Iterator[Opened]:
+def opened(request: pytest.FixtureRequest, visit: Callable[[str, str], Opened]) -> Opened:
     """A page of the site in one of the looks, with what went wrong on the way."""
-    name, look = request.param
-    visit = Opened(context_of(look).new_page(), root, name, look)
+    found = visit(*request.param)
     if folder := request.config.getoption("--screenshots"):
-        visit.photograph(Path(folder))
-    yield visit
-    visit.page.close()
+        found.photograph(Path(folder))
+    return found
 
 
 @pytest.fixture

@@ -27,20 +27,22 @@
     const [low, high] = [luminance(one), luminance(other)].sort((a, b) => a - b);
     return (high + 0.05) / (low + 0.05);
   };
-  const ancestors = (element) => {
-    const found = [];
-    for (let each = element; each; each = each.parentElement) found.push(each);
-    return found;
+  const remembered = (compute) => {
+    const found = new Map();
+    return (element) => {
+      if (!found.has(element)) found.set(element, compute(element));
+      return found.get(element);
+    };
   };
-  const opacity = (element) =>
-    ancestors(element).reduce((all, each) => all * Number(getComputedStyle(each).opacity), 1);
+  const opacity = remembered((element) =>
+    element ? opacity(element.parentElement) * Number(getComputedStyle(element).opacity) : 1);
 
   // What HTML paints behind an element, from the page up to the element itself.
-  const background = (element) =>
-    ancestors(element).reverse().reduce((below, each) => {
-      const colour = numbers(getComputedStyle(each).backgroundColor);
-      return over(colour, colour[3] * opacity(each), below);
-    }, [255, 255, 255]);
+  const background = remembered((element) => {
+    if (!element) return [255, 255, 255];
+    const colour = numbers(getComputedStyle(element).backgroundColor);
+    return over(colour, colour[3] * opacity(element), background(element.parentElement));
+  });
 
   // Shapes of a drawing that lie behind one of its texts are painted before it.
   const behind = (element, x, y) => {

@@ -10,8 +10,8 @@ NARROW = {"width": 390, "height": 844}  # a telephone
 LOOKS: dict[str, dict[str, Any]] = {
     "light": {"viewport": WIDE, "color_scheme": "light"},
     "dark": {"viewport": WIDE, "color_scheme": "dark"},
-    "narrow": {"viewport": NARROW, "color_scheme": "light"},
-    "narrow-dark": {"viewport": NARROW, "color_scheme": "dark"},
+    "narrow": {"viewport": NARROW, "color_scheme": "light", "has_touch": True},
+    "narrow-dark": {"viewport": NARROW, "color_scheme": "dark", "has_touch": True},
 }
 
 
@@ -28,8 +28,9 @@ def only(*looks):
 class Opened:
     """A page, and the problems that the browser met with while it was loaded."""
 
-    def __init__(self, page: Page, root: str, name: str, look: str) -> None:
-        self.page, self.root, self.name, self.look = page, root, name, look
+    def __init__(self, page: Page, root: str, name: str, width: int) -> None:
+        self.page, self.root, self.name, self.width = page, root, name, width
+        self.look = ""
         self.problems: list[str] = []
         page.on("console", self._hear)
         page.on("pageerror", lambda error: self.problems.append(f"error: {error}"))
@@ -37,8 +38,21 @@ class Opened:
         page.on("request", self._watch)
         page.on("response", self._judge)
         page.goto(root + name, wait_until="networkidle")
-        # Opacities are those at the end.
-        page.evaluate("Promise.all(document.getAnimations().map((each) => each.finished))")
+
+    def turn(self, look: str) -> None:
+        """Gives the system the colours of a look, and waits until the page has them."""
+        self.look = look
+        scheme = LOOKS[look]["color_scheme"]
+        self.page.emulate_media(color_scheme=scheme)
+        expected = {"light": "default", "dark": "slate"}[scheme]
+        self.page.wait_for_selector(f"body[data-md-color-scheme={expected}]")
+        # What an earlier look was scrolled to or pointed at is left, and what moves has moved.
+        self.page.mouse.move(0, 0)
+        self.page.evaluate("scrollTo({ top: 0, behavior: 'instant' })")
+        self.page.wait_for_function(
+            "!document.querySelector('.md-header__title--active')"
+            "&& document.getAnimations().every((each) => each.playState !== 'running')"
+        )
 
     def _hear(self, message) -> None:
         if message.type in ("error", "warning"):

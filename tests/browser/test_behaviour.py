@@ -116,6 +116,14 @@ def test_search_works_on_a_narrow_screen(start):
     assert box["width"] == pytest.approx(NARROW["width"], abs=1)
 
 
+def test_code_is_copied_on_a_narrow_screen(new_page, root):
+    page = new_page("narrow", permissions=["clipboard-read", "clipboard-write"])
+    page.goto(f"{root}tutorial/", wait_until="networkidle")
+    page.get_by_role("button", name="Copy to clipboard").first.tap()
+    expect(page.locator("[data-md-component=dialog]")).to_contain_text("Copied to clipboard")
+    assert page.evaluate("navigator.clipboard.readText()").startswith("import jax\n")
+
+
 def test_wide_tables_and_code_scroll_within_themselves(new_page, root):
     page = new_page("narrow")
     page.goto(f"{root}benchmarks/", wait_until="networkidle")

@@ -23,7 +23,7 @@ def test_figures_are_drawn(opened):
     assert opened.ask("figures.js")["empty"] == []
 
 
-@only("light", "narrow")
+@only("light")
 def test_code_can_be_copied(opened):
     blocks = opened.page.locator(".md-content pre > code")
     for number in range(blocks.count()):
