@@ -1,6 +1,8 @@
 """Hooks of the build."""
 
+import functools
 import importlib
+import linecache
 import os
 import re
 from pathlib import Path
@@ -8,13 +10,12 @@ from typing import Any
 
 import notebooks
 
+# What an example prints may name a line of its source. A code block has no file, and the name that
+# it has instead is long: a table that has to fit a line would be laid out for that.
+_NAME = "example.py"
+
 # What is printed is as wide on every page, whatever the terminal that the build is run from.
 _COLUMNS = 80
-
-# What an example prints may name a line of its source. A code block has no file, and the name
-# that it has instead is long.
-_NAME = re.compile(r"&lt;code block: [^&]*&gt;")
-_PRINTED = re.compile(r"<pre.*?</pre>", re.DOTALL)
 
 # Output is text without tags but those at its ends.
 _OUTPUT = re.compile(r'(<div class="language-text[^>]*>.*?<code>)(.*?)(</code></pre>)', re.DOTALL)
@@ -23,9 +24,23 @@ _GAP = re.compile(r"(?<=\S) {2,}(?=\S)")
 
 
 def on_config(config: Any) -> Any:
-    """Sets the width of what the examples print."""
+    """Runs code blocks as a file of a short name, and prints for the width of a page."""
     os.environ["COLUMNS"] = str(_COLUMNS)
+    # There is no public way to name a code block.
+    blocks: Any = importlib.import_module("markdown_exec._internal.formatters.python")
+    if not hasattr(blocks.exec_python, "__wrapped__"):  # `mkdocs serve` comes here again
+        blocks.exec_python = _named(blocks.exec_python)
     return config
+
+
+def _named(run: Any) -> Any:
+    @functools.wraps(run)
+    def named(code: str, filename: str, exec_globals: dict[str, Any] | None = None) -> None:  # noqa: ARG001
+        # For tracebacks, which say where an example broke.
+        linecache.cache[_NAME] = (len(code), None, code.splitlines(keepends=True), _NAME)
+        run(code, _NAME, exec_globals)
+
+    return named
 
 
 def on_files(files: Any, config: Any) -> Any:
@@ -38,18 +53,8 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_content(html: str, **_: Any) -> str:
-    """Gives the code blocks of a page the name of a file, and marks lines that are messages."""
-    html = _PRINTED.sub(lambda found: _renamed(found.group(), "example.py"), html)
+    """Marks the lines of output that are messages."""
     return _OUTPUT.sub(lambda found: found[1] + _wrapped(found[2]) + found[3], html)
-
-
-def _renamed(text: str, name: str) -> str:
-    longest = max((len(found) for found in _NAME.findall(text)), default=0)
-    excess = longest - len("&lt;&gt;") + len("<>") - len(name)
-    if longest:
-        # Columns were padded to the long name; between words no other run of spaces is as wide.
-        text = re.sub(f"(?<=\\S) {{{excess}}}( {{2,}})", r"\1", text)
-    return _NAME.sub(name, text)
 
 
 def _wrapped(text: str) -> str:

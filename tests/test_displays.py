@@ -191,7 +191,7 @@ def test_nonsense_for_a_width_does_no_harm(kinds, nonsense, monkeypatch):
 def test_shortened_names_stay_apart():
     names = [f"layers.{i}.weight" for i in range(12)]
     assert shortened(names, 17) == names
-    assert shortened(names, 10) == [f"…{name[-9:]}" for name in names]
+    assert shortened(names, 10) == [f"…{i}.weight" for i in range(12)]
     assert shortened(names, 5) is None
     heads = [f"{i}{'a' * 30}" for i in range(5)]
     assert len({*shortened(heads, 8)}) == 5
@@ -210,10 +210,10 @@ def test_what_is_wrapped_is_whole():
 
 def test_names_take_what_room_there_is():
     columns = Column("of", "name"), Column("by", "name"), Column("block")
-    rows = (("short", "first." + "a" * 40, "float"), ("short", "second." + "a" * 40, "float"))
+    rows = (("short", "first" + "a" * 40, "float"), ("short", "second" + "a" * 40, "float"))
     (_, first, second) = table_lines(Table(columns, rows), 40)
     assert len(first) == len(second) == 40
-    assert first.startswith("short  first.aaa")
+    assert first.startswith("short  firstaaa")
     assert first.endswith("aaa  float")
 
 

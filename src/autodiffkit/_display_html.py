@@ -1,6 +1,8 @@
 """Displays as HTML for notebooks: plain tables in the colours of the page, light or dark."""
 
+import itertools
 import math
+from collections.abc import Sequence
 from html import escape
 
 from autodiffkit._display_text import Display, Grid, Section, Table, shown_cells
@@ -35,7 +37,14 @@ def as_html(display: Display) -> str:
 
 def _display(display: Display) -> str:
     title = f'<div style="font-weight:600;white-space:pre-wrap">{_text(display.title)}</div>'
-    parts = "".join(map(_part, display.parts))
+    parts = "".join(
+        _sections([part for part in group if isinstance(part, Section)])
+        if are_sections
+        else "".join(map(_part, group))
+        for are_sections, group in itertools.groupby(
+            display.parts, lambda part: isinstance(part, Section)
+        )
+    )
     below = "".join(f'<div style="margin-top:.8em">{_display(more)}</div>' for more in display.more)
     if display.grid is None:
         return title + parts + below
@@ -51,16 +60,22 @@ def _text(text: str) -> str:
 
 
 def _part(part: str | Table | Section) -> str:
-    if isinstance(part, str):
-        return f'<div style="white-space:pre-wrap">{_text(part)}</div>'
+    if isinstance(part, Section):
+        return _sections([part])
     if isinstance(part, Table):
         return _table(part)
-    # One cell beside the name, with all that belongs to it.
-    return (
-        f'<table style="{_TABLE}"><tbody><tr style="background:transparent">'
-        f'<th scope="row" style="{_CELL};font-weight:600;min-width:4.5em">{_text(part.name)}</th>'
-        f'<td style="{_CELL}">{"".join(map(_part, part.parts))}</td></tr></tbody></table>'
+    return f'<div style="white-space:pre-wrap">{_text(part)}</div>'
+
+
+def _sections(sections: Sequence[Section]) -> str:
+    """Rows of a name and a cell with all that belongs to it."""
+    rows = "".join(
+        f'<tr style="background:transparent"><th scope="row" style="{_CELL};font-weight:600">'
+        f'{_text(section.name)}</th><td style="{_CELL}">{"".join(map(_part, section.parts))}</td>'
+        "</tr>"
+        for section in sections
     )
+    return f'<table class="autodiffkit" style="{_TABLE}"><tbody>{rows}</tbody></table>'
 
 
 def _table(table: Table) -> str:
@@ -78,7 +93,8 @@ def _table(table: Table) -> str:
         )
         rows.append(f'<tr style="background:transparent{faint}">{cells}</tr>')
     more = f"<div>{_text(table.more)}</div>" if table.more else ""
-    return f'<table style="{_TABLE}">{head}<tbody>{"".join(rows)}</tbody></table>{more}'
+    body = f"<tbody>{''.join(rows)}</tbody>"
+    return f'<table class="autodiffkit" style="{_TABLE}">{head}{body}</table>{more}'
 
 
 # How cells of a kind are set: names and shapes on one line, what is said in words wrapped.
