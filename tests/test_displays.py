@@ -1,5 +1,6 @@
 """What results look like: in terminals of any width, in notebooks, in treescope, under tracing."""
 
+import functools
 import html.parser
 import os
 import pickle
@@ -305,9 +306,11 @@ def test_zeros_through_transformations():
 
 def test_a_block_that_was_zero_is_not_said_to_be():
     J = adk.jacobian(apart)(jnp.ones(3), jnp.ones(2))
-    changed = jax.tree.map(lambda block: block + 1, J)
-    assert zeros(changed) == []
-    assert "(zero)" not in changed._repr_html_()
+    for change in (lambda block: block + 1, lambda block: np.asarray(block) + 1, jnp.isnan):
+        changed = jax.tree.map(change, J)
+        assert zeros(changed) == []
+        assert "(zero)" not in changed._repr_html_()
+    assert zeros(jax.device_get(J)) == BOTH
     assert zeros(J.from_matrix(J.as_matrix())) == []
 
 
@@ -396,10 +399,9 @@ def test_looking_at_a_result_adds_nothing_to_a_program():
 
     args = jnp.ones(3), jnp.ones(2)
     seen, unseen = (
-        jax.jit(lambda *args, look=look: f(*args, look=look)).lower(*args).compile().as_text()
-        for look in (True, False)
+        jax.make_jaxpr(functools.partial(f, look=look))(*args) for look in (True, False)
     )
-    assert len(seen.split("\n")) == len(unseen.split("\n"))
+    assert str(seen) == str(unseen)
 
 
 # Names ---------------------------------------------------------------------------------------

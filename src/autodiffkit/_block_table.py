@@ -13,6 +13,7 @@ from typing import Any, overload
 
 import jax
 import jax.tree_util as jtu
+import numpy as np
 from jaxtyping import Array
 
 from autodiffkit._compact import Shared, compact_shape, expanded, multiplied
@@ -177,7 +178,7 @@ class BlockTable:
         (whole,) = self._arrays
         if not hasattr(whole, "shape"):  # what `jax.tree.map` has put in the array's place
             return whole
-        if is_eager([whole]) and isinstance(whole, jax.Array):
+        if is_eager([whole]) and isinstance(whole, (jax.Array, np.ndarray)):
             return self.block(i, j)
         shape = whole.shape[:-2] + self._targets[i].shape + self._sources[j].shape
         return jax.ShapeDtypeStruct(shape, whole.dtype)

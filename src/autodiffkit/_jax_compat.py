@@ -22,7 +22,8 @@ def is_staging() -> bool:
 
 def is_eager(arrays: Iterable[Any]) -> bool:
     """Whether nothing is being traced, as far as these arrays show."""
-    return not is_staging() and not any(isinstance(x, jax.core.Tracer) for x in arrays)
+    # Arrays first: the other question leaves an operation in what is being staged.
+    return not any(isinstance(x, jax.core.Tracer) for x in arrays) and not is_staging()
 
 
 def without_tracer(x: Any) -> Any:

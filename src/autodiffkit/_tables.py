@@ -15,7 +15,7 @@ from autodiffkit._dims import accepts, derivative_of, describe_array_type
 from autodiffkit._display_html import worth_drawing
 from autodiffkit._display_text import Column, Display, Grid, Table
 from autodiffkit._jax_compat import is_eager
-from autodiffkit._leaves import LeafSpec, describe_array, describe_leaf
+from autodiffkit._leaves import LeafSpec, describe_array, describe_leaf, is_inexact
 from autodiffkit._paths import Path, show
 
 _TABLE_ROWS = 24
@@ -51,13 +51,13 @@ class BlockRow:
         self._block = block
         self._specs = specs
         self._shared = shared
-        self.is_zero = is_known and is_zero(block)
+        self._values = _values(block)
+        self.is_zero = is_known and _is_zero(block, self._values)
 
     @property
     def is_small(self) -> bool:
         """Whether its numbers are known, and few enough to be shown."""
-        values = _values(self._block)
-        return values is not None and values.size <= _NUMBERS
+        return self._values is not None and self._values.size <= _NUMBERS
 
     def cells(self) -> tuple[str, ...]:
         """Names, shape and dtype with what there is to note, annotation, numbers."""
@@ -87,7 +87,7 @@ class BlockRow:
 
     @property
     def _numbers(self) -> str:
-        return "" if self.is_zero else numbers(self._block)
+        return "" if self.is_zero else _numbers(self._values)
 
 
 def leaf_display(title: str, leaves: Sequence[tuple[Path, Any]]) -> Display:
@@ -97,7 +97,7 @@ def leaf_display(title: str, leaves: Sequence[tuple[Path, Any]]) -> Display:
         (
             show(path) or "output",
             _described(leaf) if hasattr(leaf, "shape") else describe_leaf(leaf),
-            numbers(leaf),
+            _numbers(_values(leaf)),
         )
         for path, leaf in leaves[:_TABLE_ROWS]
     ]
@@ -115,9 +115,8 @@ def _described(array: Any, note: str = "") -> str:
     return describe_array(array.shape, array.dtype) + note + bad
 
 
-def numbers(array: Any) -> str:
+def _numbers(values: Any) -> str:
     """The entries of a small array to four digits, if they are known."""
-    values = _values(array)
     return "" if values is None or values.size > _NUMBERS else _listed(values.tolist())
 
 
@@ -136,14 +135,19 @@ def _values(block: Any) -> Any:
     return np.asarray(array) if array.size <= _COPIED else array
 
 
-def _readable(arrays: Iterable[Any]) -> list[Array]:
-    found = [x for x in arrays if isinstance(x, jax.Array) and is_eager([x])]
-    return [x for x in found if not x.is_deleted() and x.is_fully_addressable]
+def _readable(arrays: Iterable[Any]) -> list[Any]:
+    return [x for x in arrays if isinstance(x, np.ndarray) or _is_at_hand(x)]
+
+
+def _is_at_hand(x: Any) -> bool:
+    if not isinstance(x, jax.Array) or not is_eager([x]):
+        return False
+    return not x.is_deleted() and x.is_fully_addressable
 
 
 def _not_finite(arrays: Iterable[Any]) -> tuple[int, int]:
     """How many entries are not finite, of how many, as far as there are values."""
-    found = _readable(arrays)
+    found = [x for x in _readable(arrays) if is_inexact(x.dtype)]
     return sum(map(_count_not_finite, found)), sum(x.size for x in found)
 
 
@@ -163,14 +167,21 @@ def block_grid(
         tuple((show(spec.path) or "output", spec.size) for spec in rows),
         tuple((show(spec.path), spec.size) for spec in columns),
         tuple((i, j, str([*rows[i].shape, *columns[j].shape])) for i, j in table.pairs),
-        frozenset((i, j) for i, j in table.zeros if is_zero(table.shown(i, j))),
+        frozenset(pair for pair in table.zeros if _is_still_zero(table.shown(*pair))),
     )
 
 
-def is_zero(block: Any) -> bool:
+def _is_still_zero(block: Any) -> bool:
+    return _is_zero(block, _values(block))
+
+
+def _is_zero(block: Any, values: Any) -> bool:
     """Whether a block that the program said to be zero still is, as far as there are values."""
-    values = _values(block)
-    return values is None or not np.any(values)
+    if not hasattr(block, "dtype") or not is_inexact(block.dtype):  # it has become something else
+        return False
+    if values is None:
+        return True
+    return not (jnp if isinstance(values, jax.Array) else np).any(values)
 
 
 def block_display(
