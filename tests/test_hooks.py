@@ -2,6 +2,9 @@
 
 import os
 import re
+import sys
+import traceback
+import types
 from html import escape
 
 import pytest
@@ -25,11 +28,27 @@ def words(html):
     return re.sub("<[^>]*>", "", html)
 
 
-def test_code_blocks_have_the_name_of_a_file_and_columns_stay_columns(output):
-    found = words(
-        output("<code block: session tutorial; n1>:3:4  float32[3]\nx" + " " * 39 + "float32[2]")
-    )
-    assert found == "Before.example.py:3:4  float32[3]\nx               float32[2]\nAfter."
+@pytest.fixture
+def blocks(monkeypatch):
+    """What runs the code blocks of pages, which is not there where only tests are run."""
+    module = types.ModuleType("python")
+
+    def exec_python(code, filename, exec_globals=None):
+        exec(compile(code, filename, "exec"), exec_globals)
+
+    module.exec_python = exec_python
+    monkeypatch.setitem(sys.modules, "markdown_exec._internal.formatters.python", module)
+    monkeypatch.setenv("COLUMNS", "200")
+    return module
+
+
+def test_code_blocks_have_the_name_of_a_file_also_in_tracebacks(blocks):
+    hooks.on_config({})
+    hooks.on_config({})  # of a site that is served, once more for each change
+    with pytest.raises(ZeroDivisionError) as caught:
+        blocks.exec_python("x = 1\nx / 0", "<code block: session tutorial; n1>", {})
+    frame = traceback.extract_tb(caught.value.__traceback__)[-1]
+    assert (frame.filename, frame.lineno, frame.line) == ("example.py", 2, "x / 0")
 
 
 def test_a_long_message_is_marked_and_goes_on_indented(output):
@@ -53,7 +72,6 @@ def test_source_is_left_as_it_is(output):
     assert "wrapped" not in output("x = 1  # " + "very long " * 10, language="python")
 
 
-def test_what_is_printed_is_80_columns_wide(monkeypatch):
-    monkeypatch.setenv("COLUMNS", "200")
+def test_what_is_printed_is_80_columns_wide(blocks):
     hooks.on_config({})
     assert os.environ["COLUMNS"] == "80"
