@@ -226,9 +226,14 @@ def _with_notes(lines: list[str], notes: Sequence[Sequence[str]], width: int) ->
     found = lines[:heads]
     for line, cells in zip(lines[heads:], notes, strict=True):
         found += [line] if line else []
-        for cell in filter(None, cells):
-            found += [f"    {text}" for text in wrapped(cell, width - 4, 2)]
+        found += _below(cells, width)
     return found
+
+
+def _below(notes: Sequence[str], width: int) -> list[str]:
+    """Notes below a row, each part of one on lines of its own."""
+    parts = [part for note in notes if note for part in note.split("; ")]
+    return [f"    {line}" for part in parts for line in wrapped(part, width - 4, 2)]
 
 
 def _with_text(columns: Sequence[Column], cells: list[list[str]], width: int) -> list[str]:
@@ -267,8 +272,7 @@ def _stacked(
             lines += [f"    {line}" for line in _filled(others, width - 4)]
         else:
             lines += _filled([*names, *others], width, 4)
-        for k in notes:
-            lines += [f"    {line}" for line in _filled([row[k]], width - 4)]
+        lines += _below([row[k] for k in notes], width)
     return lines
 
 
