@@ -14,6 +14,14 @@ LOOKS: dict[str, dict[str, Any]] = {
     "narrow-dark": {"viewport": NARROW, "color_scheme": "dark", "has_touch": True},
 }
 
+# At the top, with the tabs that are shown there, without a note, and without movement.
+_AT_REST = """() => {
+    const tabs = document.querySelector(".md-tabs");
+    return !document.querySelector(".md-header__title--active, .md-dialog--active")
+        && (getComputedStyle(tabs).display === "none" || !tabs.hidden)
+        && document.getAnimations().every((each) => each.playState !== "running");
+}"""
+
 
 def only(*looks):
     """Marks a test that needs the pages in these looks alone."""
@@ -49,10 +57,7 @@ class Opened:
         # What an earlier look was scrolled to or pointed at is left, and what moves has moved.
         self.page.mouse.move(0, 0)
         self.page.evaluate("scrollTo({ top: 0, behavior: 'instant' })")
-        self.page.wait_for_function(
-            "!document.querySelector('.md-header__title--active')"
-            "&& document.getAnimations().every((each) => each.playState !== 'running')"
-        )
+        self.page.wait_for_function(_AT_REST)
 
     def _hear(self, message) -> None:
         if message.type in ("error", "warning"):
