@@ -20,6 +20,8 @@ _COLUMNS = 80
 # Output is text without tags but those at its ends.
 _OUTPUT = re.compile(r'(<div class="language-text[^>]*>.*?<code>)(.*?)(</code></pre>)', re.DOTALL)
 _CHARACTER = re.compile(r"&[^;]*;|.", re.DOTALL)
+# Docstrings say in words what is returned where a type says less, and words are no code.
+_WORDS = re.compile(r"(<td>\s*)<code>((?:An?|The|What) [^<]*)</code>")
 _GAP = re.compile(r"(?<=\S) {2,}(?=\S)")
 
 
@@ -53,8 +55,15 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_content(html: str, **_: Any) -> str:
-    """Marks the lines of output that are messages."""
+    """Marks the lines of output that are messages, and words in the tables of the reference."""
+    html = _WORDS.sub(
+        lambda found: found[1] + re.sub("`(.*?)`", r"<code>\1</code>", found[2]), html
+    )
     return _OUTPUT.sub(lambda found: found[1] + _wrapped(found[2]) + found[3], html)
+
+
+def _in_words(found: re.Match[str]) -> str:
+    return found[1] + re.sub("`(.*?)`", r"<code>\1</code>", found[2])
 
 
 def _wrapped(text: str) -> str:

@@ -72,6 +72,17 @@ def test_source_is_left_as_it_is(output):
     assert "wrapped" not in output("x = 1  # " + "very long " * 10, language="python")
 
 
+def test_words_in_the_column_of_types_are_no_code():
+    def page(text):
+        return f"<tr><td>\n  <code>{text}</code></td><td>A b: <code>x</code></td></tr>"
+
+    assert hooks.on_page_content(page("A module of `f`, a `Jacobian`")) == (
+        "<tr><td>\n  A module of <code>f</code>, a <code>Jacobian</code></td>"
+        "<td>A b: <code>x</code></td></tr>"
+    )
+    assert hooks.on_page_content(page("Array | None")).startswith("<tr><td>\n  <code>Array | None")
+
+
 def test_what_is_printed_is_80_columns_wide(blocks):
     hooks.on_config({})
     assert os.environ["COLUMNS"] == "80"
