@@ -207,11 +207,13 @@ def test_logarithmic_colours():
 
 def test_blocks_of_zeros_are_hatched():
     ax = jacobian().plot(new_axes())
-    assert hatched(ax) == {
-        "block of zeros": [(0, 2, 3, 5), (2, 3, 0, 3), (2, 3, 5, 11), (2, 3, 11, 12)]
-    }
-    assert legend(ax) == ["block of zeros"]
+    assert hatched(ax) == {"zero by structure": [(0, 2, 3, 5), (2, 3, 0, 3), (2, 3, 5, 12)]}
+    assert legend(ax) == ["zero by structure"]
     assert not hatched(adk.jacobian(jnp.sin)(X).plot(new_axes()))
+    # What is zero for now has a mark of its own, and its values.
+    ax = adk.jacobian(lambda x, y: jax.nn.relu(x) + y)(-1.0, 2.0).plot(new_axes())
+    assert hatched(ax) == {"zero at this point": [(0, 1, 0, 1)]}
+    assert written(ax) == {(0, 0): "0", (0, 1): "1"}
 
 
 def test_zeros_by_structure_are_hatched():
@@ -224,7 +226,7 @@ def test_zeros_by_structure_are_hatched():
 def test_what_was_not_computed_is_hatched():
     H = adk.hessian(lambda a, b: jnp.sum(a * b**2), blocks=[("a", "b")])(X, X)
     ax = H.plot(new_axes())
-    assert hatched(ax) == {"not computed": [(0, 3, 0, 3), (3, 6, 0, 3), (3, 6, 3, 6)]}
+    assert hatched(ax) == {"not computed": [(0, 3, 0, 3), (3, 6, 0, 6)]}
     assert legend(ax) == ["not computed"]
 
 
@@ -427,6 +429,7 @@ def test_a_new_figure_without_axes():
         lambda: adk.jacobian(lambda x: jnp.outer(x, x).reshape(-1))(jnp.ones(9)),
         lambda: adk.hessian(lambda a, b: jnp.sum(a * b), blocks=[("a", "b")])(X, X),
         lambda: many(30),
+        lambda: roots(),
     ],
 )
 def test_nothing_is_cut_off(result):
@@ -439,6 +442,24 @@ def test_nothing_is_cut_off(result):
     assert box.y0 >= -slack
     assert box.x1 <= width + slack
     assert box.y1 <= height + slack
+
+
+def roots():
+    """A Jacobian with a mark of each kind."""
+
+    def f(x, y):
+        return {"a": jnp.sqrt(x), "b": jax.nn.relu(y)}
+
+    return adk.jacobian(f)(jnp.zeros(2), -1.0)
+
+
+@pytest.mark.parametrize(("size", "rows"), [(12, 1), (3, 3)])
+def test_marks_are_named_below_one_another_where_there_is_little_room(size, rows):
+    ax = roots().plot(new_axes(size, size))
+    assert legend(ax) == ["zero by structure", "zero at this point", "not finite (2)"]
+    ax.figure.draw_without_rendering()
+    texts = ax.get_legend().get_texts()
+    assert len({round(x.get_window_extent().y0 / 5) for x in texts}) == rows
 
 
 def test_in_part_of_a_figure_and_with_another_style():
@@ -530,7 +551,7 @@ def test_under_a_trace(around):
 def test_a_stored_result_may_be_drawn_while_another_function_is_traced():
     leaves = {f"p{i:02d}": jnp.float32(i) for i in range(20)}
     J = adk.jacobian(lambda p: {k: v**2 for k, v in p.items()})(leaves)
-    assert J._blocks._packed
+    assert J._blocks.is_packed
 
     @jax.jit
     def f(x):

@@ -129,14 +129,13 @@ class Drawing:
             return [
                 Patch((x.left - 0.5, x.top - 0.5), x.right - x.left, x.bottom - x.top)
                 for x in found
-                if x.right > x.left and x.bottom > x.top
             ]
 
         handles: list[Any] = []
         image = self.image
         for found, hatch, label in (
-            (image.zeros, "///", "block of zeros"),
-            (image.sparse, "....", "zero by structure"),
+            (image.structural, "///", "zero by structure"),
+            (image.zeros, "...", "zero at this point"),
             (image.missing, "xxx", "not computed"),
         ):
             shapes = patches(found)
@@ -258,6 +257,11 @@ class Drawing:
                 j, i, text, ha="center", va="center", fontsize=max(size, 3), zorder=3, **options
             )
 
+    def _columns(self, handles: Sequence[Any], font: float) -> int:
+        """How many entries of the legend fit beside one another."""
+        letters = max(len(handle.get_label()) for handle in handles)
+        return max(1, min(len(handles), int(72 * self.room[0] / (font * (0.55 * letters + 5)))))
+
     def _caption(self, handles: list[Any], *, spy: bool) -> None:
         image, axes = self.image, self.axes
         height, width = image.shape
@@ -295,7 +299,7 @@ class Drawing:
                 bbox_to_anchor=(0.5, 0),
                 bbox_transform=below(axes, 10 + lift + 1.4 * small * (1 + words.count("\n"))),
                 borderaxespad=0,
-                ncols=len(handles),
+                ncols=self._columns(handles, small),
                 frameon=False,
                 fontsize=small,
             )

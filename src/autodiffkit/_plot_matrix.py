@@ -174,11 +174,15 @@ def _room(axes: "Axes", margins: tuple[float, float], sides: Sides | None) -> tu
     """The size of what is drawn in axes, in inches, with square entries or over all of it."""
     width, height = inches(axes)
     figure: Any = axes.figure
-    if figure.get_layout_engine() is not None:
-        # It will make room for names and the colour bar, when the figure is drawn.
-        width, height = (
-            max(0.25 * x, x - margin) for x, margin in zip((width, height), margins, strict=True)
+    spec: Any = axes.get_subplotspec()
+    if figure.get_layout_engine() is not None and spec is not None:
+        # When the figure is drawn, names and the colour bar take what they need of a cell.
+        grid = spec.get_gridspec()
+        cell = (
+            figure.bbox.width / figure.dpi * len(spec.colspan) / grid.ncols,
+            figure.bbox.height / figure.dpi * len(spec.rowspan) / grid.nrows,
         )
+        width, height = (max(0.25 * x, x - margin) for x, margin in zip(cell, margins, strict=True))
     if sides is None:
         return width, height
     scale = min(height / sides.shape[0], width / sides.shape[1])

@@ -5,6 +5,7 @@ it takes no more memory than one block and the image.
 """
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -68,8 +69,9 @@ class Raster:
         shape: Those of the matrix.
         nonzero: How many entries are not zero.
         not_finite: How many are not finite.
-        zeros: The blocks with nothing but zeros.
-        sparse: Other blocks that are compact: what lies off their shared axes is zero.
+        zeros: Other blocks with nothing but zeros.
+        structural: What is zero whatever the arguments are: blocks that the program says so of, and
+            compact blocks off their shared axes, where `covered` says no.
         missing: The blocks that were not computed.
         is_modulus: Whether there are complex blocks.
     """
@@ -81,7 +83,7 @@ class Raster:
     nonzero: int
     not_finite: int
     zeros: tuple[Rectangle, ...]
-    sparse: tuple[Rectangle, ...]
+    structural: tuple[Rectangle, ...]
     missing: tuple[Rectangle, ...]
     is_modulus: bool
 
@@ -105,6 +107,7 @@ class _Block(NamedTuple):
     Args:
         array: Its entries, in the shape that is stored.
         shared: The axes that are stored once and first.
+        is_known: Whether the program said that it is zero.
         row: The leaf of its rows.
         column: The leaf of its columns.
         outputs: The entries of the output that it has, a panel each; 1 of a first derivative.
@@ -114,6 +117,7 @@ class _Block(NamedTuple):
 
     array: Any
     shared: Shared
+    is_known: bool
     row: LeafSpec
     column: LeafSpec
     outputs: tuple[int, ...]
@@ -159,21 +163,22 @@ class _Painter:
 
     def paint(self) -> Raster:
         zeros: list[Rectangle] = []
-        sparse: list[Rectangle] = []
+        structural: list[Rectangle] = []
         missing: list[Rectangle] = []
         for block in self._found():
+            empty = structural if block.is_known else zeros
             if block.array is None:
                 missing += block.rectangles
             elif block.shared:
                 array = np.asarray(block.array)
                 if not np.any(array):
-                    zeros += block.rectangles
+                    empty += block.rectangles
                     continue
                 self._paint_compact(block, array)
                 if array.size < len(block.lefts) * block.row.size * block.column.size:
-                    sparse += block.rectangles
+                    structural += block.rectangles
             else:
-                zeros += self._paint_dense(block)
+                empty += self._paint_dense(block)
         high, low = self._high, self._low
         values = np.where(high >= -low, high, low)
         values[~self._covered] = 0
@@ -184,9 +189,9 @@ class _Painter:
             self._sides.shape,
             self._nonzero,
             self._not_finite,
-            tuple(zeros),
-            tuple(sparse),
-            tuple(missing),
+            _joined(zeros),
+            _joined(structural),
+            _joined(missing),
             self._is_modulus,
         )
 
@@ -194,7 +199,7 @@ class _Painter:
         """All blocks, and `None` in the place of those that were not computed."""
         sides, table = self._sides, self._blocks
         whole = np.asarray(table._arrays[0]) if table.is_packed else None
-        stored = slices(table._targets)
+        stored, zeros = slices(table._targets), table.zeros
         rows, columns = slices(sides.rows), slices(sides.columns)
         width = sum(x.size for x in sides.columns)
         starts = [part.start for part in slices(sides.outputs)]
@@ -210,8 +215,13 @@ class _Painter:
                 array = (
                     table.block(target, j) if whole is None else whole[stored[target], columns[j]]
                 )
-                shared = table.shared(target, j)
-                yield _Block(array, shared, sides.rows[i], column, shape, rows[i].start, lefts)
+                yield _Block(
+                    array,
+                    table.shared(target, j),
+                    (target, j) in zeros,
+                    *(sides.rows[i], column, shape),
+                    *(rows[i].start, lefts),
+                )
 
     # Dense blocks ---------------------------------------------------------------------
 
@@ -221,22 +231,20 @@ class _Painter:
         array = np.asarray(block.array).reshape(len(block.lefts), height, width)
         zeros: list[Rectangle] = []
         for panel, rectangle in zip(array, block.rectangles, strict=True):
-            before = self._nonzero
-            rows = max(1, _CHUNK // max(width, 1))
+            if not np.any(panel):
+                zeros.append(rectangle)
+                continue
+            self._covered[self._pixels(rectangle)] = True
+            rows = max(1, _CHUNK // width)
             for start in range(0, height, rows):
                 self._paint_rows(panel[start : start + rows], block.top + start, rectangle.left)
-            if self._nonzero == before:
-                zeros.append(rectangle)
-            else:
-                self._covered[self._pixels(rectangle)] = True
         return zeros
 
     def _paint_rows(self, part: Numbers, top: int, left: int) -> None:
-        if not part.size:
-            return
         high, low = self._extremes(part)
         for axis, start in ((1, left), (0, top)):
-            starts = _starts(start, part.shape[axis], self._step[axis])
+            step = self._step[axis]
+            starts = _starts(-start % step, part.shape[axis], step)
             if len(starts) < part.shape[axis]:
                 high = np.maximum.reduceat(high, starts, axis=axis)
                 low = np.minimum.reduceat(low, starts, axis=axis)
@@ -299,10 +307,24 @@ class _Painter:
         self._covered[down, across] = True
 
 
+def _joined(parts: Sequence[Rectangle]) -> tuple[Rectangle, ...]:
+    """The same parts, but one for neighbours of a row of blocks, and none without entries."""
+    found: list[Rectangle] = []
+    for part in parts:
+        if part.right == part.left or part.bottom == part.top:
+            continue
+        last = found[-1] if found else None
+        if last is not None and (last.top, last.bottom, last.right) == (*part[:2], part.left):
+            found[-1] = last._replace(right=part.right)
+        else:
+            found.append(part)
+    return tuple(found)
+
+
+@functools.lru_cache(maxsize=256)
 def _starts(first: int, count: int, step: int) -> Numbers:
-    """Where pixels begin among entries, of which the first one has this number."""
-    edges = np.arange(-(-first // step) * step, first + count, step) - first
-    return np.unique(np.concatenate([[0], edges]))
+    """Where pixels begin among so many entries: at the first one, and then from `first` on."""
+    return np.unique([0, *range(first, count, step)])
 
 
 def _numbers(

@@ -264,9 +264,9 @@ class Stored(Composable):
         Colours are symmetric around zero, red for what is positive and blue for what is negative;
         of complex blocks they show the modulus. Where the matrix has more entries than the axes
         have pixels, each pixel shows the entry of largest modulus of those that it stands for.
-        Hatched are blocks of zeros, what is zero by the structure of a compact layout, and what
-        `blocks=` left out; yellow is what is not finite. Second derivatives of several outputs
-        have a panel for each. The guide on [plots](guide/plots.md) shows all of this.
+        Hatched is what is zero by structure, and what `blocks=` left out; dotted are other blocks
+        of zeros, and yellow is what is not finite. Second derivatives of several outputs have a
+        panel for each. The guide on [plots](guide/plots.md) shows all of this.
 
         Args:
             ax: Axes to draw into; nothing else of their figure changes. `None` makes a figure.
