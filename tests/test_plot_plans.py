@@ -14,6 +14,7 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 import autodiffkit as adk
 from autodiffkit._layers import layered
 from autodiffkit._plan_graph import plan_graph
+from autodiffkit._plot_plan import _text
 from autodiffkit._plotting import CUT, PULLED, PUSHED
 
 mpl.use("Agg")
@@ -341,6 +342,21 @@ def test_the_cut_and_the_sweeps():
         "pulled back",
         "pushed forward",
     ]
+
+
+def test_what_was_merged_is_named():
+    def waists(x):
+        parts = [x[200 * i : 200 * (i + 1)] for i in range(4)]
+        sums = [jnp.sum(jnp.tanh(part * (i + 1))) for i, part in enumerate(parts)]
+        return {f"o{i}": jnp.sin(s * jnp.arange(300.0)) ** 2 for i, s in enumerate(sums)}
+
+    plan = adk.jacobian(waists).plan(shape(800))
+    graph = graph_of(plan, most=9)
+    (cut,) = (node for node in graph.nodes if node.role.is_cut)
+    part = plan._drawn("")
+    assert _text(part, cut) == "reduce_sum\n4 operations\n4 entries"
+    (before,) = (graph.nodes[a] for a, b in graph.edges if graph.nodes[b] is cut)
+    assert _text(part, before).endswith(" … mul\n20 operations\n200 entries each")
 
 
 @pytest.mark.parametrize(

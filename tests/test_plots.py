@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import pickle
 import subprocess
 import sys
 
@@ -470,6 +471,15 @@ def test_in_part_of_a_figure_and_with_another_style():
     figure.draw_without_rendering()
     assert ax.title.get_color() == "white"
     assert not any(x.get_visible() for x in ax.get_xgridlines())
+
+
+def test_figures_are_pickled_and_saved(tmp_path):
+    figure = roots().plot(new_axes()).figure
+    again = pickle.loads(pickle.dumps(figure))
+    assert again.axes[0].get_title() == figure.axes[0].get_title()
+    for suffix in ("png", "svg", "pdf"):
+        again.savefig(tmp_path / f"figure.{suffix}", bbox_inches="tight", dpi=300)
+        assert (tmp_path / f"figure.{suffix}").stat().st_size > 1000
 
 
 def test_axes_that_were_drawn_into_before():

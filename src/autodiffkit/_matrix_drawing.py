@@ -215,7 +215,7 @@ class Drawing:
         from matplotlib.ticker import MaxNLocator  # noqa: PLC0415  # an extra
 
         axes = self.axes
-        bar = axes.inset_axes((1.02, 0, 0.05, 1), axes_locator=_beside(axes))
+        bar = axes.inset_axes((1.02, 0, 0.05, 1), axes_locator=_Beside(axes))
         figure: Any = axes.figure
         label = self.style.quantity
         label = f"modulus of the {label}" if self.image.is_modulus else label
@@ -305,21 +305,24 @@ class Drawing:
             )
 
 
-def _beside(axes: "Axes") -> Any:
-    """Where the colour bar is: a little to the right of the axes, as wide whatever their size."""
-    from matplotlib.transforms import Bbox  # noqa: PLC0415  # an extra
+class _Beside:
+    """Where the colour bar is: a little to the right of axes, as wide whatever their size.
 
-    figure: Any = axes.figure
+    It is no closure, so that figures can be pickled.
+    """
 
-    def locate(_: Any, renderer: Any) -> Any:  # noqa: ARG001  # matplotlib passes both
-        box = axes.bbox
-        inch = figure.dpi
+    def __init__(self, axes: "Axes") -> None:
+        self._axes = axes
+
+    def __call__(self, bar: Any, renderer: Any) -> Any:  # noqa: ARG002  # matplotlib passes both
+        from matplotlib.transforms import Bbox  # noqa: PLC0415  # an extra
+
+        figure: Any = self._axes.figure
+        box, inch = self._axes.bbox, figure.dpi
         height = max(box.height, 1.2 * inch)
-        middle = (box.y0 + box.y1) / 2
-        place = Bbox.from_bounds(box.x1 + 0.12 * inch, middle - height / 2, 0.13 * inch, height)
+        bottom = (box.y0 + box.y1 - height) / 2
+        place = Bbox.from_bounds(box.x1 + 0.12 * inch, bottom, 0.13 * inch, height)
         return place.transformed(figure.transSubfigure.inverted())
-
-    return locate
 
 
 def _of(rectangles: Sequence[Rectangle], shape: tuple[int, int]) -> Any:

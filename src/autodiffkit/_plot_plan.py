@@ -146,13 +146,15 @@ def _text(part: Part, node: Node) -> str:
     else:
         names = _operations(network, node.variables)
         what = "operations"
-    count = len(names)
+    count, distinct = len(names), list(dict.fromkeys(names))
     if count == 1:
         return f"{shortened(names[0])}\n{_shape(network, node.variables[-1])}"
-    head = ", ".join(dict.fromkeys(names))
-    if count > _NAMED or len(head) > 24:
-        head = f"{shortened(names[0], 14)} … {shortened(names[-1], 14)}\n{count} {what}"
-    if what == "operations" and not node.role.is_cut:
+    head = ", ".join(distinct)
+    if len(distinct) > _NAMED or len(head) > 24:
+        head = f"{shortened(names[0], 14)} … {shortened(names[-1], 14)}"
+    if head != ", ".join(names):
+        head += f"\n{count} {what}"
+    if node.role.is_inner:
         return f"{head}\n{_range(entries)}"
     return f"{head}\n{sum(entries)} entries"
 
