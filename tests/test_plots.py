@@ -145,6 +145,17 @@ def test_what_an_entry_is(result, label, title):
     assert ax.get_title().startswith(title)
 
 
+@pytest.mark.parametrize("size", [(4, 1.5), (9, 6)])
+def test_the_colour_bar_is_as_wide_in_axes_of_any_size(size):
+    ax = adk.grad(lambda x: jnp.sum(x**3))(jnp.ones(9)).plot(new_axes(*size))
+    ax.figure.draw_without_rendering()
+    bar, box = ax.child_axes[0].get_window_extent(), ax.get_window_extent()
+    assert bar.width == pytest.approx(0.13 * ax.figure.dpi)
+    assert bar.height == pytest.approx(max(1.2 * ax.figure.dpi, box.height))
+    assert bar.x0 > box.x1
+    assert (bar.y0 + bar.y1) / 2 == pytest.approx((box.y0 + box.y1) / 2)
+
+
 def test_moduli_begin_at_zero():
     image = (
         adk.jacobian(jnp.sin, holomorphic=True)(jax.lax.complex(X, X)).plot(new_axes()).images[0]

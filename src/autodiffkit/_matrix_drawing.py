@@ -215,7 +215,8 @@ class Drawing:
         from matplotlib.ticker import MaxNLocator  # noqa: PLC0415  # an extra
 
         axes = self.axes
-        bar = axes.inset_axes((1.02, 0, 0.05, 1), axes_locator=_Beside(axes))
+        bar = axes.inset_axes((1.02, 0, 0.05, 1))
+        bar.set_axes_locator(_Beside(axes))
         figure: Any = axes.figure
         label = self.style.quantity
         label = f"modulus of the {label}" if self.image.is_modulus else label
