@@ -56,9 +56,7 @@ def on_files(files: Any, config: Any) -> Any:
 
 def on_page_content(html: str, **_: Any) -> str:
     """Marks the lines of output that are messages, and words in the tables of the reference."""
-    html = _WORDS.sub(
-        lambda found: found[1] + re.sub("`(.*?)`", r"<code>\1</code>", found[2]), html
-    )
+    html = _WORDS.sub(_in_words, html)
     return _OUTPUT.sub(lambda found: found[1] + _wrapped(found[2]) + found[3], html)
 
 
