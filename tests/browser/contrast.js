@@ -1,5 +1,5 @@
 // Text that is too close in colour to what is behind it, by the measure of WCAG 2.
-() => {
+async () => {
   const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
   const known = new Map();
 
@@ -44,6 +44,27 @@
     return over(colour, colour[3] * opacity(element), background(element.parentElement));
   });
 
+  // The pixels of the pictures in drawings, such as those of heat maps.
+  const pictures = new Map();
+  for (const element of document.querySelectorAll("svg image")) {
+    const picture = new Image();
+    picture.src = element.href.baseVal;
+    await picture.decode();
+    const { width, height } = picture;
+    const painted = new OffscreenCanvas(width, height).getContext("2d");
+    painted.drawImage(picture, 0, 0);
+    pictures.set(element, { width, height, data: painted.getImageData(0, 0, width, height).data });
+  }
+  const pixel = (element, x, y) => {
+    const { width, height, data } = pictures.get(element);
+    const at = new DOMPoint(x, y).matrixTransform(element.getScreenCTM().inverse());
+    const step = (value, length, count) => Math.min(Math.floor((value / length) * count), count - 1);
+    const column = step(at.x - element.x.baseVal.value, element.width.baseVal.value, width);
+    const row = step(at.y - element.y.baseVal.value, element.height.baseVal.value, height);
+    const [r, g, b, a] = data.slice(4 * (row * width + column));
+    return [r, g, b, a / 255];
+  };
+
   // Shapes of a drawing that lie behind one of its texts are painted before it.
   const behind = (element, x, y) => {
     const drawing = element.ownerSVGElement;
@@ -53,6 +74,10 @@
     const filtered = getComputedStyle(drawing).filter !== "none";
     return shapes.reverse().reduce((below, each) => {
       const style = getComputedStyle(each);
+      if (pictures.has(each)) {
+        const colour = pixel(each, x, y);
+        return over(colour, colour[3] * opacity(each), below);
+      }
       if (style.fill === "none" || style.fill.startsWith("url")) return below;
       const colour = numbers(style.fill);
       return over(colour, colour[3] * Number(style.fillOpacity) * opacity(each), below);

@@ -46,6 +46,9 @@ class Opened:
         page.on("request", self._watch)
         page.on("response", self._judge)
         page.goto(root + name, wait_until="networkidle")
+        # Opacities and places are those at the end of a movement, at once.
+        still = "animation: none !important; transition: none !important"
+        page.add_style_tag(content=f"*, ::before, ::after {{ {still} }}")
 
     def turn(self, look: str) -> None:
         """Gives the system the colours of a look, and waits until the page has them."""
