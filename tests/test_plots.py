@@ -197,6 +197,26 @@ def test_values_are_read_on_their_colour():
     assert colour[0, 0] == colour[2, 2] != colour[1, 1]
 
 
+def luminance(colour):
+    parts = [
+        x / 12.92 if x <= 0.04045 else ((x + 0.055) / 1.055) ** 2.4
+        for x in mpl.colors.to_rgb(colour)
+    ]
+    return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
+
+
+def test_values_contrast_with_every_colour_of_the_scale():
+    """At least by the 4.5 that WCAG asks of small text."""
+    slopes = np.linspace(-1, 1, 41)
+    ax = adk.jacobian(lambda x: x * slopes)(jnp.float32(2.0)).plot(new_axes(3.0, 30.0), values=True)
+    (image,) = ax.images
+    shown = {text.get_position()[1]: luminance(text.get_color()) for text in ax.texts}
+    assert len(shown) == 41
+    for row, slope in enumerate(slopes):
+        low, high = sorted([shown[row], luminance(image.to_rgba(slope)[:3])])
+        assert (high + 0.05) / (low + 0.05) >= 4.5
+
+
 def test_logarithmic_colours():
     J = adk.jacobian(lambda x: x * jnp.array([1e-6, -1e-3, 10.0]))(X)
     ax = J.plot(new_axes(), log=True)

@@ -360,8 +360,10 @@ def _contrast(scale: Any, value: Any) -> str:
     """Dark text on light colours, and light text on dark ones."""
     if not np.isfinite(value):
         return ON_LIGHT
-    red, green, blue, _ = scale.to_rgba(float(value))
-    return ON_LIGHT if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else ON_DARK
+    colour = np.asarray(scale.to_rgba(float(value)))[:3]
+    # The luminance of WCAG 2, whose contrast with both is the same at this number.
+    linear = np.where(colour <= 0.04045, colour / 12.92, ((colour + 0.055) / 1.055) ** 2.4)
+    return ON_LIGHT if linear @ [0.2126, 0.7152, 0.0722] > 0.1825 else ON_DARK
 
 
 def _panel_names(sides: Sides) -> list[str]:
