@@ -39,11 +39,11 @@ from autodiffkit._linear_map import LinearMap as LinearMap
 from autodiffkit._nonfinite_report import NonfiniteFinding as NonfiniteFinding
 from autodiffkit._nonfinite_report import NonfiniteReport as NonfiniteReport
 from autodiffkit._operator_plan import OperatorPlan as OperatorPlan
-from autodiffkit._operators import Curl as Curl
-from autodiffkit._operators import DirectionalDerivative as DirectionalDerivative
-from autodiffkit._operators import Divergence as Divergence
-from autodiffkit._operators import HessianDiagonal as HessianDiagonal
-from autodiffkit._operators import Laplacian as Laplacian
+from autodiffkit._operator_results import Curl as Curl
+from autodiffkit._operator_results import DirectionalDerivative as DirectionalDerivative
+from autodiffkit._operator_results import Divergence as Divergence
+from autodiffkit._operator_results import HessianDiagonal as HessianDiagonal
+from autodiffkit._operator_results import Laplacian as Laplacian
 from autodiffkit._plan import Plan as Plan
 from autodiffkit._plot_function import plot_function as plot_function
 from autodiffkit._records import Record as Record
