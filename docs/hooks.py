@@ -22,6 +22,7 @@ _OUTPUT = re.compile(r'(<div class="language-text[^>]*>.*?<code>)(.*?)(</code></
 _CHARACTER = re.compile(r"&[^;]*;|.", re.DOTALL)
 # Docstrings say in words what is returned where a type says less, and words are no code.
 _WORDS = re.compile(r"(<td>\s*)<code>((?:An?|The|What) [^<]*)</code>")
+_DRAWING = re.compile(r'<svg class="(?:plot|figure)"[^>]*?\bwidth="([\d.]+pt)".*?</svg>', re.DOTALL)
 _GAP = re.compile(r"(?<=\S) {2,}(?=\S)")
 
 
@@ -55,8 +56,10 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_content(html: str, **_: Any) -> str:
-    """Marks the lines of output that are messages, and words in the tables of the reference."""
+    """Marks messages in output and words in the tables of the reference; puts drawings in boxes."""
     html = _WORDS.sub(_in_words, html)
+    # On a narrow screen, one scrolls to the rest of a drawing, whose letters stay readable.
+    html = _DRAWING.sub(r'<div class="drawing" style="--width: \1">\g<0></div>', html)
     return _OUTPUT.sub(lambda found: found[1] + _wrapped(found[2]) + found[3], html)
 
 

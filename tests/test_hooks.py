@@ -72,6 +72,14 @@ def test_source_is_left_as_it_is(output):
     assert "wrapped" not in output("x = 1  # " + "very long " * 10, language="python")
 
 
+def test_drawings_are_in_boxes_that_scroll():
+    plot = '<svg class="plot" role="img" xmlns="x" width="569.9pt" height="1pt"><g>\n</g></svg>'
+    icon = '<svg class="icon" width="1pt"></svg>'
+    found = hooks.on_page_content(f"<p>{icon}</p>{plot}{plot}")
+    box = f'<div class="drawing" style="--width: 569.9pt">{plot}</div>'
+    assert found == f"<p>{icon}</p>{box}{box}"
+
+
 def test_words_in_the_column_of_types_are_no_code():
     def page(text):
         return f"<tr><td>\n  <code>{text}</code></td><td>A b: <code>x</code></td></tr>"
