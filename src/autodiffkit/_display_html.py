@@ -86,7 +86,7 @@ def _table(table: Table) -> str:
         head = f'<thead><tr style="background:transparent">{cells}</tr></thead>'
     rows: list[str] = []
     for number, row in enumerate(shown_cells(table)):
-        faint = ";opacity:.6" if number in table.faint else ""
+        faint = ";opacity:.7" if number in table.faint else ""
         cells = "".join(
             f'<td style="{_CELL};{_STYLES.get(column.kind, _PLAIN)}">{escape(cell)}</td>'
             for cell, column in zip(row, table.columns, strict=True)
