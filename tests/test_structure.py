@@ -523,7 +523,7 @@ def test_arguments_named_like_methods_are_reached_by_path(transform):
         assert J.wrt(name) == i
         assert getattr(J.tree, name) == i
     assert J.value == sum(i * i for i in range(1, 12))
-    assert J.plot == 11
+    assert callable(J.plot)
     assert len(J.to_jax()) == 11
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from autodiffkit._block_table import BlockTable
 from autodiffkit._compact import Shared
@@ -17,7 +18,7 @@ from autodiffkit._leaves import LeafSpec, is_complex, slices
 
 _CHUNK = 1 << 18  # entries that are looked at together
 
-Numbers = np.ndarray[Any, Any]
+Numbers = NDArray[Any]
 
 
 @dataclasses.dataclass(frozen=True)
