@@ -1,7 +1,9 @@
 """Curves of functions with their derivatives, and charts of checks."""
 
 import functools
+import itertools
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import matplotlib as mpl
@@ -337,7 +339,9 @@ def test_errors_beside_tolerances():
     ax = found.plot(new_axes())
     labels = [x.get_text() for x in ax.get_yticklabels()]
     assert sorted(labels) == sorted(
-        block._name + ("" if block.passed else f": {block.finding}") for block in found.blocks
+        " by ".join([block.of or "output", " and ".join(block.wrt)])
+        + ("" if block.passed else f": {block.finding}")
+        for block in found.blocks
     )
     assert labels[0].startswith("rate by x: custom rule")
     assert ax.get_xscale() == "log"
@@ -367,8 +371,21 @@ def test_a_report_without_faults():
 
 def bars(*errors):
     return [
-        Bar(f"y by x{i}", "disagrees", error, 1e-4, error < 1e-4) for i, error in enumerate(errors)
+        Bar(("y", f"x{i}"), "disagrees", error, 1e-4, error < 1e-4)
+        for i, error in enumerate(errors)
     ]
+
+
+def test_rows_are_told_apart():
+    mlp = eqx.nn.MLP(2, 3, 4, 2, key=jax.random.key(0))
+    found = adk.check_derivatives(lambda model, x: model(x))(mlp, jnp.ones(2))
+    labels = [x.get_text() for x in found.plot(new_axes()).get_yticklabels()]
+    assert len(labels) == len(set(labels)) == 40
+    long = [f"network.{place}_of_the_many_{i}.weights" for i in range(3) for place in "ab"]
+    pairs = list(itertools.product(long, long))
+    rows = [Bar(("y", *pair), "agrees", 1e-6, 1e-4, True) for pair in pairs]
+    labels = [x.get_text() for x in draw_report("", "", rows, new_axes()).get_yticklabels()]
+    assert len(labels) == len(set(labels)) == 36
 
 
 def test_errors_of_zero_and_that_are_not_finite():
@@ -380,7 +397,7 @@ def test_errors_of_zero_and_that_are_not_finite():
     assert places == {0: right, 1: right, 2: left, 3: 1e-6}
     assert [x.get_text() for x in ax.texts] == ["nan", "inf"]
     assert np.isfinite([left, right]).all()
-    zero = draw_report("call", "title", [Bar("y by x", "agrees", 0.0, 0.0, True)], new_axes())
+    zero = draw_report("call", "title", [Bar(("y", "x"), "agrees", 0.0, 0.0, True)], new_axes())
     assert zero.get_xlim()[0] > 0
 
 

@@ -14,7 +14,7 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 import autodiffkit as adk
 from autodiffkit._layers import layered
 from autodiffkit._plan_graph import plan_graph
-from autodiffkit._plot_plan import _text
+from autodiffkit._plot_plan import _text, leaf_names
 from autodiffkit._plotting import CUT, PULLED, PUSHED
 
 mpl.use("Agg")
@@ -354,9 +354,9 @@ def test_what_was_merged_is_named():
     graph = graph_of(plan, most=9)
     (cut,) = (node for node in graph.nodes if node.role.is_cut)
     part = plan._drawn("")
-    assert _text(part, cut) == "reduce_sum\n4 operations\n4 entries"
+    assert _text(part, cut, leaf_names(part)) == "reduce_sum\n4 operations\n4 entries"
     (before,) = (graph.nodes[a] for a, b in graph.edges if graph.nodes[b] is cut)
-    assert _text(part, before).endswith(" … mul\n20 operations\n200 entries each")
+    assert _text(part, before, leaf_names(part)).endswith(" … mul\n20 operations\n200 entries each")
 
 
 @pytest.mark.parametrize(
@@ -369,6 +369,17 @@ def test_plain_modes_are_cut_at_their_ends(name, start, colour):
     yellow = [x for x in boxes(ax) if mpl.colors.to_hex(x.get_facecolor()) == CUT]
     assert any(x.get_path().contains_point(text.get_position()) for x in yellow)
     assert {found for _, _, found in arrows(ax)} == {colour}
+
+
+def test_different_names_stay_different():
+    leaves = {f"decay_constant_of_channel_{i}_in_the_upper_array": shape() for i in range(4)}
+
+    def f(p):
+        return {f"{name}_is_known": jnp.sin(v) * (i + 1) for i, (name, v) in enumerate(p.items())}
+
+    ax = adk.jacobian(f).plan(leaves).plot(new_axes(20, 8))
+    ends = [x for x in texts(ax) if x.endswith("scalar") and "array" in x]
+    assert len(ends) == len(set(ends)) == 8
 
 
 def test_chains_change_their_direction():

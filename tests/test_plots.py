@@ -17,7 +17,7 @@ from matplotlib.image import AxesImage
 
 import autodiffkit as adk
 from autodiffkit._matrix_labels import Label, _thinned
-from autodiffkit._plotting import NOT_FINITE, shortened
+from autodiffkit._plotting import NOT_FINITE, short_names
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -380,10 +380,70 @@ def test_names_are_no_mathematics():
 
 def test_long_names_are_shortened():
     long = "encoder.layers.11.attention.query.weight"
-    assert len(shortened(long)) == 26
-    assert shortened(long).startswith("encoder.")
-    assert shortened(long).endswith("query.weight")
-    assert shortened("x") == "x"
+    (short,) = short_names([long])
+    assert len(short) <= 26
+    assert short.startswith("encoder.")
+    assert short.endswith("query.weight")
+    assert short_names(["x"]) == ["x"]
+
+
+def channels(count=4):
+    """Arguments whose names differ in the middle alone."""
+    leaves = {
+        f"decay_constant_of_channel_{i}_in_the_upper_detector_array": jnp.float32(i)
+        for i in range(count)
+    }
+
+    def f(p):
+        return sum(jnp.sin(v) * (i + 1) for i, v in enumerate(p.values()))
+
+    return f, leaves
+
+
+@pytest.mark.parametrize("transform", [adk.grad, adk.hessian])
+def test_different_names_stay_different(transform):
+    f, leaves = channels()
+    ax = transform(f)(leaves).plot(new_axes(12, 8))
+    assert len(set(names(ax.xaxis))) == 4
+    assert len(names(ax.yaxis)) == len(set(names(ax.yaxis)))
+    panels = adk.hessian(lambda x: dict.fromkeys(leaves, x**2))(2.0).plot(new_axes(30, 5))
+    below = [x.get_text() for x in panels.texts if "channel" in x.get_text()]
+    assert len(set(below)) == 4
+
+
+def test_names_of_several_lines_are_escaped():
+    ax = adk.jacobian(lambda p: p["x\ny"] ** 2)({"x\ny": X}).plot(new_axes())
+    assert names(ax.xaxis) == [r"p.x\ny"]
+
+
+def drawn_texts(ax):
+    """All texts as they are drawn, and whether as mathematics."""
+    ax.figure.draw_without_rendering()
+    return [x._preprocess_math(x.get_text()) for x in ax.findobj(mpl.text.Text)]
+
+
+def test_names_of_functions_are_no_mathematics():
+    def f(p):
+        return jnp.sum(p["$\\frac{$"] ** 2)
+
+    f.__name__ = "$a$"
+    p = {"$\\frac{$": X}
+    for draw in (
+        adk.grad(f)(p).plot,
+        adk.hessian(lambda p: {"$e$": p, "$f$": f(p)})({"$\\frac{$": 1.0}).plot,
+        adk.grad(f).plan(p).plot,
+        adk.check_derivatives(f)(p).plot,
+        lambda ax: adk.plot_function(lambda x: x, 0, 1, ax=ax),
+    ):
+        shown = [text for text in drawn_texts(draw(new_axes())) if "$" in text[0]]
+        assert not any(is_math for text, is_math in shown if "mathdefault" not in text)
+        assert all("\\$" not in text for text, _ in shown if "mathdefault" not in text)
+    ax = adk.grad(f).plan(p).plot(new_axes())
+    assert ("Plan of grad($a$): reverse mode", False) in drawn_texts(ax)
+    assert ("p.$\\\\frac{$\n3", False) in drawn_texts(ax)
+    with mpl.rc_context({"text.parse_math": False}):
+        ax = adk.grad(f)(p).plot(new_axes())
+        assert ("p.$\\\\frac{$", False) in drawn_texts(ax)
 
 
 # Second derivatives of several outputs --------------------------------------------------------

@@ -84,11 +84,6 @@ class CheckedBlock:
         return self.error / self.tolerance
 
     @property
-    def _name(self) -> str:
-        """What it is a block of: `energy by x, y`."""
-        return f"{self.of or 'output'} by {' and '.join(self.wrt)}"
-
-    @property
     def _cells(self) -> tuple[str, ...]:
         return (
             str(self.order),
@@ -150,7 +145,10 @@ class DerivativeReport(Displayed):
             SelectionError: If `ax` is something else.
         """
         bars = [
-            Bar(block._name, block.finding, block.error, block.tolerance, block.passed)
+            Bar(
+                (block.of or "output", *block.wrt),
+                *(block.finding, block.error, block.tolerance, block.passed),
+            )
             for block in self.blocks
         ]
         call = f"check_derivatives({self.function}).plot"

@@ -8,7 +8,16 @@ import numpy as np
 
 from autodiffkit._matrix_labels import Label, label_columns, label_rows
 from autodiffkit._paths import show
-from autodiffkit._plotting import LINE, NOT_FINITE, ON_DARK, ON_LIGHT, below, font_size
+from autodiffkit._plotting import (
+    LINE,
+    NOT_FINITE,
+    ON_DARK,
+    ON_LIGHT,
+    below,
+    font_size,
+    literal,
+    short_names,
+)
 from autodiffkit._raster import Raster, Rectangle, Sides
 
 if TYPE_CHECKING:
@@ -195,11 +204,7 @@ class Drawing:
             (rows, height, self.axes.axhline, self.room[1]),
             (columns, width, self.axes.axvline, self.room[0]),
         ):
-            strong = {
-                b.start
-                for a, b in itertools.pairwise(labels)
-                if a.name.split(".", 1)[0] != b.name.split(".", 1)[0]
-            }
+            strong = {b.start for a, b in itertools.pairwise(labels) if a.argument != b.argument}
             ends = set(range(panel, width, panel)) if labels is columns else set[int]()
             weak = {b.start for b in labels} - strong - ends - {0, length}
             point = 72 * room / length
@@ -283,7 +288,7 @@ class Drawing:
         panel = width // self.sides.panels
         for k, name in enumerate(names):
             axes.annotate(
-                name,
+                literal(name),
                 ((k + 0.5) * panel - 0.5, 0),
                 xycoords=("data", "axes fraction"),
                 xytext=(0, -4),
@@ -370,8 +375,9 @@ def _panel_names(sides: Sides) -> list[str]:
     """A name for each entry of the outputs, where there are several."""
     if sides.panels == 1:
         return []
+    names = short_names([show(spec.path) or "output" for spec in sides.outputs])
     return [
-        (show(spec.path) or "output") + (f"[{', '.join(map(str, index))}]" if spec.shape else "")
-        for spec in sides.outputs
+        name + (f"[{', '.join(map(str, index))}]" if spec.shape else "")
+        for name, spec in zip(names, sides.outputs, strict=True)
         for index in np.ndindex(spec.shape)
     ]

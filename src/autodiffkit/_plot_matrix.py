@@ -10,7 +10,7 @@ import numpy as np
 from autodiffkit._block_table import BlockTable
 from autodiffkit._errors import SelectionError, StructureError
 from autodiffkit._jax_compat import is_deleted
-from autodiffkit._leaves import describe_leaf, slices
+from autodiffkit._leaves import LeafSpec, describe_leaf, slices
 from autodiffkit._matrix_drawing import Drawing, Kind, Style
 from autodiffkit._matrix_labels import Label, longest
 from autodiffkit._paths import show
@@ -19,6 +19,8 @@ from autodiffkit._plotting import (
     font_size,
     inches,
     need_matplotlib,
+    plain,
+    short_names,
     title_width,
 )
 from autodiffkit._raster import Sides, raster
@@ -58,7 +60,7 @@ def draw_matrix(  # noqa: PLR0917  # what a method passes on
         call, ax, (max(wanted[0] + margins[0], title_width(title)), wanted[1] + margins[1])
     )
     height, width = sides.shape
-    axes.set_title(title)
+    axes.set_title(plain(title))
     if not height or not width:
         axes.set_axis_off()
         axes.text(0.5, 0.5, f"{height} by {width}: no entries", ha="center", va="center")
@@ -136,19 +138,16 @@ def _check_array(call: str, array: Any, shape: tuple[int, ...]) -> None:
 def _labels(sides: Sides) -> tuple[list[Label], list[Label]]:
     """Names of rows and of columns, with their slices."""
 
-    def name(path: Any) -> str:
-        return show(path) or "output"
+    def labels(specs: Sequence[LeafSpec], shift: int = 0) -> list[Label]:
+        names = short_names([show(spec.path) or "output" for spec in specs])
+        return [
+            Label(name, shift + part.start, shift + part.stop, show(spec.path[:1]))
+            for name, spec, part in zip(names, specs, slices(specs), strict=True)
+        ]
 
-    rows = [
-        Label(name(spec.path), part.start, part.stop)
-        for spec, part in zip(sides.rows, slices(sides.rows), strict=True)
-    ]
+    rows = labels(sides.rows)
     width = sum(spec.size for spec in sides.columns)
-    columns = [
-        Label(name(spec.path), k * width + part.start, k * width + part.stop)
-        for k in range(sides.panels)
-        for spec, part in zip(sides.columns, slices(sides.columns), strict=True)
-    ]
+    columns = [x for k in range(sides.panels) for x in labels(sides.columns, k * width)]
     return rows, columns
 
 

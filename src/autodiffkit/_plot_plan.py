@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from autodiffkit._fitting import width_of
 from autodiffkit._layers import Layout, Point, layered
 from autodiffkit._naming import name_of_primitive
 from autodiffkit._network import Network
@@ -19,8 +20,10 @@ from autodiffkit._plotting import (
     below,
     font_size,
     inches,
+    literal,
     need_matplotlib,
-    shortened,
+    plain,
+    short_names,
     title_width,
 )
 from autodiffkit._schedule import Choice, Schedule
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
 
 _MOST, _LEVELS = 24, 7  # nodes, and nodes in a row
 _NAMED = 2  # operations and leaves, up to which those of a node are named
+_BRIEF = 14  # letters of a name that stands for several, if they tell it from the others
 _LETTER, _LINE = 0.075, 0.155  # inches, of the font at its full size
 _FONT = 8.5
 _APART = 0.55  # inches between parts
@@ -110,7 +114,7 @@ def draw_plan(call: str, title: str, parts: Sequence[Part], ax: Any) -> "Axes":
     axes.set_ylim(bottom, top)
     axes.set_aspect("equal")
     axes.set_axis_off()
-    axes.set_title(title)
+    axes.set_title(plain(title))
     for each, shift in zip(drawn, shifts, strict=True):
         _draw(axes, each, shift, _FONT * scale)
     _legend(axes, drawn)
@@ -119,7 +123,8 @@ def draw_plan(call: str, title: str, parts: Sequence[Part], ax: Any) -> "Axes":
 
 def _laid_out(part: Part, most: int) -> _Drawn:
     graph = plan_graph(part.schedule, part.choice, most=most, levels=_LEVELS)
-    texts = [_text(part, node) for node in graph.nodes]
+    names = leaf_names(part)
+    texts = [_text(part, node, names) for node in graph.nodes]
     sizes = [_size(text, node) for text, node in zip(texts, graph.nodes, strict=True)]
     last = [i for i, node in enumerate(graph.nodes) if node.role.is_target]
     return _Drawn(part, graph, texts, layered(sizes, list(graph.edges), last), sizes)
@@ -129,29 +134,39 @@ def _size(text: str, node: Node) -> Point:
     """The room of a box with its text, and of the directions below it and as much above."""
     lines = text.split("\n")
     notes = [note for note, _ in _notes(node)]
-    letters = max(len(line) for line in [*lines, *notes])
+    letters = max(map(width_of, [*lines, *notes]))
     return letters * _LETTER + 0.2, (len(lines) + 2 * len(notes)) * _LINE + 0.14
 
 
 # What is written -------------------------------------------------------------------------
 
 
-def _text(part: Part, node: Node) -> str:
+def leaf_names(part: Part) -> dict[int, tuple[str, str]]:
+    """A name for each input and output, and a shorter one: different ones stay different."""
+    variables = [v for ends in part.schedule.network.ends for v in ends]
+    names = [part.leaf(v) for v in variables]
+    both = short_names(names), short_names(names, _BRIEF)
+    return dict(zip(variables, zip(*both, strict=True), strict=True))
+
+
+def _text(part: Part, node: Node, leaves: dict[int, tuple[str, str]]) -> str:
     """What a node is, and its size."""
     network = part.schedule.network
     entries = [network.sizes[v] for v in node.variables]
     if node.role.is_source or node.role.is_target:
-        names = [part.leaf(v) for v in node.variables]
+        names = [leaves[v][0] for v in node.variables]
+        brief = [leaves[v][1] for v in node.variables]
         what = "inputs" if node.role.is_source else "outputs"
     else:
         names = _operations(network, node.variables)
+        brief = short_names(names, _BRIEF)
         what = "operations"
     count, distinct = len(names), list(dict.fromkeys(names))
     if count == 1:
-        return f"{shortened(names[0])}\n{_shape(network, node.variables[-1])}"
+        return f"{names[0]}\n{_shape(network, node.variables[-1])}"
     head = ", ".join(distinct)
     if len(distinct) > _NAMED or len(head) > 24:
-        head = f"{shortened(names[0], 14)} … {shortened(names[-1], 14)}"
+        head = f"{brief[0]} … {brief[-1]}"
     if head != ", ".join(names):
         head += f"\n{count} {what}"
     if node.role.is_inner:
@@ -223,7 +238,7 @@ def _draw(axes: "Axes", drawn: _Drawn, shift: float, font: float) -> None:
         )
         axes.add_patch(box)
         options: Any = {"ha": "center", "va": "center", "fontsize": font, "zorder": 3}
-        axes.text(x, y + shift, text, color=ON_LIGHT, linespacing=1.15, **options)
+        axes.text(x, y + shift, literal(text), color=ON_LIGHT, linespacing=1.15, **options)
         for k, (note, colour) in enumerate(notes):
             place = y + shift - height / 2 + room - (k + 0.5) * _LINE
             axes.text(x, place, note, color=colour, fontweight="bold", **options)

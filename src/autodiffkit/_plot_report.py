@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from autodiffkit._fitting import width_of
 from autodiffkit._plotting import (
     FAILED,
     LINE,
@@ -11,8 +12,10 @@ from autodiffkit._plotting import (
     axes_for,
     below,
     font_size,
+    literal,
     need_matplotlib,
-    shortened,
+    plain,
+    short_names,
     title_width,
 )
 
@@ -27,14 +30,14 @@ class Bar(NamedTuple):
     """What is drawn of a block.
 
     Args:
-        name: Its name.
+        names: The output, and the inputs that it is differentiated by.
         finding: What was found.
         error: By how much two ways disagree.
         tolerance: By how much they may.
         passed: Whether nothing is wrong.
     """
 
-    name: str
+    names: tuple[str, ...]
     finding: str
     error: float
     tolerance: float
@@ -55,10 +58,11 @@ def draw_report(call: str, title: str, bars: Sequence[Bar], ax: Any) -> "Axes":
     """
     need_matplotlib(call)
     shown = bars[:_ROWS]
-    letters = max((len(_label(bar)) for bar in shown), default=0)
+    labels = _labels(shown)
+    letters = max(map(width_of, labels), default=0)
     width = 5.0 + 0.6 * letters * font_size("ytick.labelsize") / 72
     axes = axes_for(call, ax, (max(width, title_width(title)), 0.27 * max(len(shown), 1) + 1.4))
-    axes.set_title(title)
+    axes.set_title(plain(title))
     if not shown:
         axes.set_axis_off()
         axes.text(0.5, 0.5, "nothing was compared", ha="center", va="center")
@@ -98,7 +102,7 @@ def draw_report(call: str, title: str, bars: Sequence[Bar], ax: Any) -> "Axes":
                 va="center",
                 color=FAILED,
             )
-    axes.set_yticks(range(len(shown)), [_label(bar) for bar in shown])
+    axes.set_yticks(range(len(shown)), [literal(label) for label in labels])
     for tick, bar in zip(axes.get_yticklabels(), shown, strict=True):
         if not bar.passed:
             tick.set_color(FAILED)
@@ -120,9 +124,17 @@ def draw_report(call: str, title: str, bars: Sequence[Bar], ax: Any) -> "Axes":
     return axes
 
 
-def _label(bar: Bar) -> str:
-    text = shortened(bar.name, 40).replace("$", r"\$")
-    return text if bar.passed else f"{text}: {bar.finding}"
+def _labels(bars: Sequence[Bar]) -> list[str]:
+    """`energy by x and y`, with each name shortened by itself, so that no two are alike."""
+    outputs = list(dict.fromkeys(bar.names[0] for bar in bars))
+    inputs = list(dict.fromkeys(name for bar in bars for name in bar.names[1:]))
+    of = dict(zip(outputs, short_names(outputs), strict=True))
+    by = dict(zip(inputs, short_names(inputs), strict=True))
+    return [
+        f"{of[bar.names[0]]} by {' and '.join(by[name] for name in bar.names[1:])}"
+        + ("" if bar.passed else f": {bar.finding}")
+        for bar in bars
+    ]
 
 
 def _limits(bars: Sequence[Bar]) -> tuple[float, float]:

@@ -1,9 +1,11 @@
 """What plots share: matplotlib, which is imported when something is drawn, and the axes."""
 
 import importlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from autodiffkit._errors import MissingPackageError, SelectionError
+from autodiffkit._fitting import narrowest, printable, shortened, told_apart
 from autodiffkit._leaves import describe_leaf
 
 if TYPE_CHECKING:
@@ -106,9 +108,28 @@ def below(ax: "Axes", points: float) -> "Transform":
     return ax.transAxes + ScaledTranslation(0, -points / 72, figure.dpi_scale_trans)
 
 
-def shortened(name: str, length: int = 26) -> str:
-    """A long name without its middle, whose end says most."""
-    if len(name) <= length:
-        return name
-    start = length // 3
-    return f"{name[:start]}…{name[len(name) - (length - start - 1) :]}"
+def plain(text: str) -> str:
+    """A text of the user's as it is drawn: on one line, and not as mathematics."""
+    return literal(printable(text))
+
+
+def literal(text: str) -> str:
+    """A text of one line that is not read as mathematics."""
+    from matplotlib import rcParams  # noqa: PLC0415  # as above
+
+    settings: Any = rcParams
+    return text.replace("$", r"\$") if settings["text.parse_math"] else text
+
+
+def short_names(names: Sequence[str], width: int = 26) -> list[str]:
+    """Names without their middles where they are long, of which different ones stay different.
+
+    Args:
+        names: Names as the user wrote them.
+        width: Their letters, more only where two would look the same.
+
+    Returns:
+        A text for each, on one line, for `literal`.
+    """
+    texts = told_apart([printable(name) for name in names])
+    return shortened(texts, narrowest(texts, width)) or texts
