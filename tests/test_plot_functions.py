@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import math
 
 import equinox as eqx
 import jax
@@ -81,7 +82,7 @@ def test_what_is_not_finite_is_a_gap():
     found = curves(ax)
     x, y = found["log"]
     np.testing.assert_array_equal(np.isfinite(y), x > 0)
-    np.testing.assert_array_equal(np.isfinite(found["log'"][1]), x != 0)
+    np.testing.assert_array_equal(np.isfinite(found["log'"][1]), x > 0)
     assert np.all(np.isfinite(ax.get_ylim()))
 
 
@@ -229,13 +230,70 @@ def bad(*args, **kwargs):
             bad(lambda x: jnp.stack([x, x]), 0, 1),
             adk.NotDifferentiableError,
             "plot_function(<lambda>): the function should return one number, and returns "
-            "float32[2]. Select one: lambda x: f(x)[0].",
+            "float32[2]. Pass one that does: lambda x: f(x)[0].",
         ),
         (
             bad(lambda x: {"a": x}, 0, 1),
             adk.NotDifferentiableError,
             "plot_function(<lambda>): the function should return one number, and returns a dict. "
-            "Select one: lambda x: f(x)[0].",
+            "Pass one that does: lambda x: f(x)['a'].",
+        ),
+        (
+            bad(lambda t: (t, t), 0, 1),
+            adk.NotDifferentiableError,
+            "plot_function(<lambda>): the function should return one number, and returns a tuple. "
+            "Pass one that does: lambda t: f(t)[0].",
+        ),
+        (
+            bad(lambda x: jnp.ones((2, 2)) * x, 0, 1),
+            adk.NotDifferentiableError,
+            "plot_function(<lambda>): the function should return one number, and returns "
+            "float32[2, 2]. Pass one that does: lambda x: f(x)[0, 0].",
+        ),
+        (
+            bad(lambda x: None, 0, 1),
+            adk.NotDifferentiableError,
+            "plot_function(<lambda>): the function should return one number, and returns None. "
+            "Pass one that does.",
+        ),
+        (
+            bad(lambda x: "y", 0, 1),
+            adk.NotDifferentiableError,
+            "plot_function(<lambda>): the function should return one number, and returns a str. "
+            "Pass one that does.",
+        ),
+        (
+            bad(adk.grad(f), 0, 1),
+            adk.NotDifferentiableError,
+            "plot_function(f): the function should return one number, and returns a Gradient "
+            "of this package. Pass one that does: f itself with order=1, or "
+            "lambda x: adk.grad(f)(x).x.",
+        ),
+        (
+            bad(adk.hessian(f), 0, 1),
+            adk.NotDifferentiableError,
+            "plot_function(f): the function should return one number, and returns a Hessian "
+            "of this package. Pass one that does: f itself with order=2, or "
+            "lambda x: adk.hessian(f)(x).x.x.",
+        ),
+        (
+            bad(adk.laplacian(f), 0, 1),
+            adk.NotDifferentiableError,
+            "plot_function(f): the function should return one number, and returns a Laplacian "
+            "of this package. Pass one that does: lambda x: f(x).derivative.",
+        ),
+        (
+            bad(adk.linearize(f), 0, 1),
+            adk.NotDifferentiableError,
+            "plot_function(f): the function should return one number, and returns a Linearized "
+            "of this package. Pass one that does: lambda x: f(x).as_matrix()[0, 0].",
+        ),
+        (
+            bad(np.sin, 0, 1),
+            adk.ModeError,
+            "plot_function(sin): a value that depends on what is differentiated becomes a number "
+            "of Python or an array of NumPy, and no derivative passes there. Use jax.numpy "
+            "instead of math and numpy, and x.astype(...) instead of float(x), or pass order=0.",
         ),
         (
             bad(lambda x: jax.lax.complex(x, x), 0, 1),
@@ -286,6 +344,64 @@ def test_bad_input(call, kind, text):
         call()
     assert str(caught.value) == text
     assert plt.get_fignums() == []
+
+
+def only_pulled():
+    @jax.custom_vjp
+    def g(x):
+        return jnp.sin(x)
+
+    g.defvjp(lambda x: (jnp.sin(x), x), lambda x, t: (t * jnp.cos(x),))
+    return g
+
+
+@pytest.mark.parametrize(
+    ("function", "text"),
+    [
+        (math.sin, r"^plot_function\(sin\): a value .* jax\.numpy instead of math .*order=0\.$"),
+        (lambda x: float(x) ** 2, r"^plot_function\(<lambda>\): a value .*x\.astype\(.*order=0\.$"),
+        (only_pulled(), r"^plot_function\(g\): derivatives are pushed .*Pass order=0, or "),
+    ],
+)
+def test_what_cannot_be_differentiated(function, text):
+    with pytest.raises(adk.ModeError, match=text) as caught:
+        adk.plot_function(function, 0, 1)
+    assert "directional_derivative" not in str(caught.value)
+    assert plt.get_fignums() == []
+    found = curves(adk.plot_function(function, 0, 1, n=3, order=0, ax=new_axes()))
+    assert all(len(y) == 3 for _, y in found.values())
+
+
+def test_the_whole_interval_is_shown():
+    for g, left, right in ((jnp.exp, 0, 200), (jnp.arcsin, -3, 3), (lambda x: x * jnp.nan, 2, 3)):
+        ax = adk.plot_function(g, left, right, ax=new_axes())
+        ax.figure.draw_without_rendering()
+        low, high = ax.get_xlim()
+        assert low <= left < right <= high
+        assert high - low < 1.2 * (right - left)
+
+
+def test_derivatives_have_the_gaps_of_the_function():
+    ax = adk.plot_function(jnp.log, -1, 3, ax=new_axes())
+    finite = [np.isfinite(y) for _, y in curves(ax).values()]
+    assert len(finite) == 3
+    for each in finite:
+        np.testing.assert_array_equal(each, np.linspace(-1, 3, 100) > 0)
+    nowhere = adk.plot_function(lambda x: jnp.log(-x - 1), 0, 3, ax=new_axes())
+    assert not any(np.isfinite(y).any() for _, y in curves(nowhere).values())
+
+
+@pytest.mark.parametrize("name", ["_f", "__private", "f"])
+def test_names_with_underscores_are_in_the_legend(name, tmp_path):
+    def g(x):
+        return x**3
+
+    g.__name__ = name
+    ax = adk.plot_function(g, 0, 1)
+    assert [x.get_text() for x in ax.get_legend().get_texts()] == [name, f"{name}'", f"{name}''"]
+    ax.figure.savefig(tmp_path / "figure.png")
+    box, width = ax.get_legend().get_window_extent(), ax.figure.bbox.width
+    assert ax.bbox.x1 < box.x0 < box.x1 <= width
 
 
 def test_wide_limits_in_double_precision():

@@ -214,18 +214,31 @@ def _not_differentiable(
     selected: Sequence[Any] | None = None,
 ) -> ModeError:
     if isinstance(error, NO_VALUES):  # the function runs, but not with tangents
-        return ModeError(
-            f"{flat.call}: a value that depends on what is differentiated becomes a number of "
-            f"Python or an array of NumPy{_at(error)}, and no derivative passes there. Use "
-            "jax.numpy instead of math and numpy, and x.astype(...) instead of float(x), or hold "
-            "the argument constant (wrt=)."
-        )
+        return without_values(flat.call, error, "hold the argument constant (wrt=)")
     functions = dict.fromkeys([flat, function or flat])
     why = refusal(functions, flat.selected if selected is None else selected, error)
     return ModeError(
         f"{flat.call}: JAX evaluates this function but cannot differentiate it in any mode. Hold "
         "constant what enters the operation that refuses (wrt=, jax.lax.stop_gradient), or give it "
         "a rule of its own (jax.custom_jvp, jax.custom_vjp)." + listed([why])
+    )
+
+
+def without_values(call: str, error: Exception, otherwise: str) -> ModeError:
+    """What to raise where a function asks for values that there are none of while it is pushed.
+
+    Args:
+        call: The call.
+        error: One of `NO_VALUES`.
+        otherwise: What helps but for another way to write the function.
+
+    Returns:
+        The exception.
+    """
+    return ModeError(
+        f"{call}: a value that depends on what is differentiated becomes a number of Python or an "
+        f"array of NumPy{_at(error)}, and no derivative passes there. Use jax.numpy instead of "
+        f"math and numpy, and x.astype(...) instead of float(x), or {otherwise}."
     )
 
 

@@ -2,7 +2,7 @@
 
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from inspect import Parameter
 from typing import TYPE_CHECKING, Any
 
@@ -12,17 +12,26 @@ import jax.numpy as jnp
 import numpy as np
 
 from autodiffkit._api_operators import directional_derivative
+from autodiffkit._derivative import without_values
 from autodiffkit._errors import (
+    ModeError,
     NotDifferentiableError,
     SelectionError,
     SignatureError,
     StructureError,
+    listed,
 )
 from autodiffkit._function import Function, as_function
+from autodiffkit._hessian import Hessian
 from autodiffkit._inputs import is_index
 from autodiffkit._jax_compat import is_staging
-from autodiffkit._leaves import describe_leaf, is_complex, is_inexact, is_numeric
-from autodiffkit._plotting import axes_for, need_matplotlib
+from autodiffkit._leaves import describe_leaf, is_complex, is_inexact, is_numeric, with_article
+from autodiffkit._linear_map import LinearMap
+from autodiffkit._operator_results import Evaluation
+from autodiffkit._plotting import axes_for, need_matplotlib, plain
+from autodiffkit._program import reason
+from autodiffkit._result import Gradient, Jacobian
+from autodiffkit._stored import Stored
 from autodiffkit._taylor import NO_VALUES
 
 if TYPE_CHECKING:
@@ -43,7 +52,8 @@ def plot_function(  # noqa: PLR0917  # in the order in which they are said
 
     All points are computed at once, by `jax.vmap` of the function and of
     `adk.directional_derivative`; a function with Python control flow on its argument is computed
-    point by point. Where a value is not finite the curve has a gap.
+    point by point. Where a value is not finite the curve has a gap, and where the function itself
+    is not, its derivatives have one too.
 
     Args:
         f: A function of one real number that returns one.
@@ -59,6 +69,7 @@ def plot_function(  # noqa: PLR0917  # in the order in which they are said
 
     Raises:
         MissingPackageError: If matplotlib is not installed.
+        ModeError: If JAX cannot push derivatives through the function.
         NotDifferentiableError: If the function returns something other than a real number.
         SelectionError: If the limits, `n`, `order` or `ax` make no sense.
         SignatureError: If `f` is no function, or does not take one number.
@@ -87,20 +98,44 @@ def plot_function(  # noqa: PLR0917  # in the order in which they are said
     highest = _integer(call, "order", order, 0)
     points = _points(call, ends, count)
     need_matplotlib(call)
-    curves = [_evaluated(call, f, points, 0)]
+    curves = [_evaluated(call, name, f, points, 0)]
     if highest and not is_inexact(curves[0].dtype):
         raise NotDifferentiableError(
             f"{call}: the function returns {curves[0].dtype}, which has no derivatives. Return a "
             "floating-point number, or pass order=0."
         )
-    curves += [_evaluated(call, f, points, k) for k in range(1, highest + 1)]
+    gaps = ~np.isfinite(curves[0])
+    for k in range(1, highest + 1):
+        curve = _evaluated(call, name, f, points, k).copy()
+        # Formulas of derivatives often have values where the function has none, as log's does.
+        curve[gaps] = np.nan
+        curves.append(curve)
     axes = axes_for(call, ax, (6.4, 3.8))
     title = function.name if function.name.isidentifier() else "f"
-    for k, curve in enumerate(curves):
-        axes.plot(np.asarray(points), curve, label=_label(title, k))
-    axes.set_xlabel(name)
-    axes.legend(frameon=False)
+    labels = [_label(title, k) for k in range(highest + 1)]
+    lines = [
+        axes.plot(np.asarray(points), curve, label=label)[0]
+        for curve, label in zip(curves, labels, strict=True)
+    ]
+    # The whole interval is shown, also where there is no curve.
+    axes.update_datalim([(float(x), 0.0) for x in (points[0], points[-1])], updatey=False)
+    axes.set_xlabel(plain(name))
+    _legend(axes, lines, labels, is_new=ax is None)
     return axes
+
+
+def _legend(axes: "Axes", lines: Sequence[Any], labels: Sequence[str], *, is_new: bool) -> None:
+    """Names the curves: beside a figure of our own, and in the emptiest corner of other axes."""
+    outside: dict[str, Any] = {
+        "loc": "upper left",
+        "bbox_to_anchor": (1.01, 1),
+        "borderaxespad": 0,
+    }
+    # matplotlib leaves out of a legend what begins with an underscore, but not texts set later.
+    placeholders = ["f" * len(label) for label in labels]
+    legend = axes.legend(lines, placeholders, frameon=False, **(outside if is_new else {}))
+    for text, label in zip(legend.get_texts(), labels, strict=True):
+        text.set_text(label)
 
 
 # What comes in ---------------------------------------------------------------------------
@@ -218,7 +253,7 @@ def _points(call: str, ends: tuple[float, float], count: int) -> jax.Array:
 # What comes out --------------------------------------------------------------------------
 
 
-def _evaluated(call: str, f: Callable[..., Any], points: jax.Array, order: int) -> Any:
+def _evaluated(call: str, name: str, f: Callable[..., Any], points: jax.Array, order: int) -> Any:
     """A derivative of the function at all points."""
 
     def at(x: Any) -> Any:
@@ -228,16 +263,37 @@ def _evaluated(call: str, f: Callable[..., Any], points: jax.Array, order: int) 
 
     def value(x: Any) -> Any:
         found = derive(x, direction=jnp.ones_like(x)).derivative if order else derive(x)
-        return _scalar(call, found)
+        return _scalar(call, name, found)
 
     try:
-        return np.asarray(jax.vmap(value)(points))
-    except NO_VALUES:
-        # There is Python control flow on the argument.
-        return np.asarray([np.asarray(value(x)) for x in points])
+        try:
+            return np.asarray(jax.vmap(value)(points))
+        except NO_VALUES:
+            # There is Python control flow on the argument.
+            return np.asarray([np.asarray(value(x)) for x in points])
+    except ModeError as error:
+        raise _refused(call, error) from error
 
 
-def _scalar(call: str, found: Any) -> Any:
+def _refused(call: str, error: ModeError) -> ModeError:
+    """Why JAX pushes nothing through the function.
+
+    Returns:
+        The exception, with the call of the user's in the place of the one below it.
+    """
+    causes: list[Exception] = [error]
+    while isinstance(cause := causes[-1].__cause__, Exception):
+        causes.append(cause)
+    for cause in causes:
+        if isinstance(cause, NO_VALUES):
+            return without_values(call, cause, "pass order=0")
+    return ModeError(
+        f"{call}: derivatives are pushed forward, and this function cannot be. Pass order=0, or "
+        "draw what reverse mode gives: lambda x: adk.grad(f)(x).x." + listed([reason(causes[-1])])
+    )
+
+
+def _scalar(call: str, name: str, found: Any) -> Any:
     """What the function returned, if it is one real number.
 
     Returns:
@@ -247,9 +303,12 @@ def _scalar(call: str, found: Any) -> Any:
         NotDifferentiableError: If it is something else.
     """
     if not is_numeric(found) or np.shape(found) != ():
+        is_ours = isinstance(found, (Stored, LinearMap, Evaluation))
+        what = "None" if found is None else with_article(type(found).__name__)
+        what = describe_leaf(found) if is_numeric(found) else what
         raise NotDifferentiableError(
-            f"{call}: the function should return one number, and returns {describe_leaf(found)}. "
-            "Select one: lambda x: f(x)[0]."
+            f"{call}: the function should return one number, and returns {what}"
+            f"{' of this package' if is_ours else ''}. Pass one that does{_instead(name, found)}."
         )
     if is_complex(jnp.result_type(found)):
         raise NotDifferentiableError(
@@ -257,6 +316,35 @@ def _scalar(call: str, found: Any) -> Any:
             "part or their modulus: lambda x: jnp.real(f(x))."
         )
     return jnp.asarray(found)
+
+
+def _instead(name: str, found: Any) -> str:
+    """What draws a part of what a function returns, after "Pass one that does"."""
+    match found:
+        case Gradient():
+            return f": f itself with order=1, or lambda {name}: adk.grad(f)({name}).{name}"
+        case Jacobian():
+            return f": f itself with order=1, or lambda {name}: adk.jacobian(f)({name}).{name}"
+        case Hessian():
+            part = f"adk.hessian(f)({name}).{name}.{name}"
+            return f": f itself with order=2, or lambda {name}: {part}"
+        case _:
+            part = _part(found)
+            return f": lambda {name}: f({name}){part}" if part else ""
+
+
+def _part(found: Any) -> str:
+    """How to select a number of what a function returns."""
+    if is_numeric(found):
+        return f"[{', '.join('0' * np.ndim(found))}]"
+    if isinstance(found, (list, tuple)) and found:
+        return "[0]"
+    if isinstance(found, dict) and found:
+        key: Any = next(iter(found))
+        return f"[{key!r}]"
+    if isinstance(found, Evaluation):
+        return ".derivative"
+    return ".as_matrix()[0, 0]" if isinstance(found, (Stored, LinearMap)) else ""
 
 
 def _label(name: str, order: int) -> str:
