@@ -117,6 +117,58 @@ def test_a_wrong_rule_inside_of_a_loop_is_suspected():
     assert "On the way there is the custom_jvp rule _square_rule" in worst.explanation
 
 
+def _of_gradients(report):
+    return [note for note in report.notes if note.startswith("second derivatives are compared")]
+
+
+def _with_square(x):
+    return jnp.sum(_square(x))
+
+
+def _with_square_in_a_loop(x):
+    return jax.lax.scan(lambda c, y: (c + _square(y), None), 0.0, x)[0]
+
+
+@pytest.mark.parametrize("f", [_with_square, _with_square_in_a_loop])
+def test_second_derivatives_alone_say_that_a_rule_of_the_gradient_is_not_checked(f):
+    report = adk.check_derivatives(f, order=2)(X)
+    assert report
+    (note,) = _of_gradients(report)
+    assert "the custom_jvp rule _square_rule (tests/test_check.py:" in note
+    assert note.endswith("order=1 checks that rule")
+
+
+def test_second_derivatives_that_agree_beside_a_wrong_gradient_say_so():
+    report = adk.check_derivatives(_with_square)(X)
+    assert [(x.order, x.finding) for x in report.blocks] == [(1, "custom rule"), (2, "agrees")]
+    (note,) = _of_gradients(report)
+    assert "that of the output by x fails its own check" in note
+
+
+def test_second_derivatives_of_rules_that_jax_gives_need_no_word():
+    def f(x):
+        return jnp.sum(jnp.linalg.solve(jnp.outer(x, x) + jnp.eye(3), jax.nn.silu(x)))
+
+    assert not _of_gradients(adk.check_derivatives(f, order=2)(X))
+    assert not _of_gradients(adk.check_derivatives(f)(X))
+
+
+def test_second_derivatives_of_a_linear_solve_of_the_users_say_that_it_is_not_checked():
+    def f(x):
+        def solve(_, b):
+            return b / x
+
+        return jnp.sum(jax.lax.custom_linear_solve(lambda v: v * x, jnp.ones(3), solve, solve))
+
+    (note,) = _of_gradients(adk.check_derivatives(f, order=2)(X))
+    assert "the rules that custom_linear_solve was given" in note
+
+
+def test_second_derivatives_of_what_cannot_be_traced_say_that_rules_are_not_known():
+    (note,) = _of_gradients(adk.check_derivatives(lambda t: t**3 if t > 0 else t, order=2)(2.0))
+    assert note.endswith("whose own rules are not known; order=1 checks it")
+
+
 def test_a_rule_that_returns_another_value_is_found():
     @jax.custom_jvp
     def f(x):

@@ -91,6 +91,7 @@ def check(flat: CountedCall, settings: Settings, orders: tuple[int, ...]) -> Der
     found, said = compare(flat, subject, causes, orders)
     diagnosis = Diagnosis(subject, causes, targets, sources, settings)
     blocks = [diagnosis.block(x) for x in found]
+    said = [*said, *diagnosis.of_gradients(found, blocks)]
     notes = [_compared_with(subject), *notes, *said, *_impossible(subject)]
     return DerivativeReport(flat.name, _worst_first(blocks), tuple(notes), flat.runs[0])
 

@@ -61,6 +61,41 @@ class Diagnosis:
             text,
         )
 
+    def of_gradients(self, found: Sequence[Compared], blocks: Sequence[CheckedBlock]) -> list[str]:
+        """What second derivatives that agree do not show: whether the gradient itself is right.
+
+        Args:
+            found: All comparisons.
+            blocks: The same in words.
+
+        Returns:
+            What there is to say of it.
+        """
+        pairs = [*zip(found, blocks, strict=True)]
+        seconds = [x.block for x, said in pairs if said.order == 2 and said.passed]
+        firsts = {x.block: said for x, said in pairs if said.order == 1}
+        differences = "second derivatives are compared with differences of the gradient"
+        if not seconds:
+            return []
+        if firsts:
+            used = [(i, j) for i, *sources in seconds for j in sources]
+            wrong = [block for block in dict.fromkeys(used) if not firsts[block].passed]
+            if not wrong:
+                return []
+            names = _several([self._between(*block) for block in wrong])
+            return [
+                f"{differences}, and that of {names} fails its own check; that they agree says "
+                "nothing about the function"
+            ]
+        if self._causes is None:
+            return [f"{differences}, whose own rules are not known; order=1 checks it"]
+        given = [self._causes.given(i) for i in dict.fromkeys(i for i, *_ in seconds)]
+        rules = list(dict.fromkeys(rule for rules in given for rule in rules))
+        if not rules:
+            return []
+        them = "that rule" if len(rules) == 1 else "these rules"
+        return [f"{differences}, which goes through {_several(rules)}; order=1 checks {them}"]
+
     def _finding(self, found: Compared) -> tuple[Finding, str]:
         """The first that applies of all there is to be said."""
         first = len(found.block) == 2
@@ -79,7 +114,9 @@ class Diagnosis:
         return ("disagrees", self._disagreement(found, what)) if said is None else said
 
     def _what(self, found: Compared) -> str:
-        i, *sources = found.block
+        return self._between(*found.block)
+
+    def _between(self, i: int, *sources: int) -> str:
         return f"{self._target(i)} by {' and '.join(map(self._source, sources))}"
 
     # What it may be -------------------------------------------------------------------

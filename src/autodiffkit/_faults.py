@@ -15,7 +15,7 @@ from autodiffkit._first_order import first_order
 from autodiffkit._interpret import bind, body_of, interpret
 from autodiffkit._jaxprs import alone
 from autodiffkit._leaves import is_inexact
-from autodiffkit._naming import calls_custom_rules, describe
+from autodiffkit._naming import calls_custom_rules, describe, is_of_jax
 from autodiffkit._products import Flat, moved, numbers, roundoff
 from autodiffkit._second_order import second_order
 from autodiffkit._subject import Settings, Subject
@@ -211,6 +211,12 @@ class Causes:
         inside = [x for equation in self._equations for x in _inside(equation)]
         return _distinct(map(_rule_name, [*entered, *filter(_is_rule_of_the_user, inside)]))
 
+    def given(self, i: int) -> list[str]:
+        """Those of them that are not JAX's own: of `jnp.linalg.solve`, say, the rules are."""
+        entered = [self._equations[n] for n in sorted(self._reaches[i].rules)]
+        inside = [x for equation in self._equations for x in _inside(equation)]
+        return _distinct(map(_rule_name, filter(_is_given_by_the_user, [*entered, *inside])))
+
     @functools.cached_property
     def _calls(self) -> dict[int, list[Any]]:
         """The operands of each rule, by the equation's number."""
@@ -291,6 +297,12 @@ def _is_rule_of_the_user(equation: Any) -> bool:
     if equation.primitive.name not in _RULES:
         return False
     return calls_custom_rules(alone(equation, lambda _: False)[0])
+
+
+def _is_given_by_the_user(equation: Any) -> bool:
+    if equation.primitive.name in _GIVEN:
+        return not all(map(is_of_jax, jex.jaxprs_in_params(equation.params)))
+    return _is_rule_of_the_user(equation)
 
 
 def _rule_name(equation: Any) -> str:
