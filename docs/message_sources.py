@@ -48,7 +48,7 @@ def error_classes() -> dict[str, str]:
     found: dict[str, str] = {}
     for node in tree.body:
         bases = {x.id for x in getattr(node, "bases", ()) if isinstance(x, ast.Name)}
-        if isinstance(node, ast.ClassDef) and bases & {"Exception", "AutodiffError"}:
+        if isinstance(node, ast.ClassDef) and bases & {"Exception", "AutodiffError", *found}:
             found[node.name] = (ast.get_docstring(node) or "").split("\n\n")[0]
     return found
 

@@ -32,6 +32,7 @@ NAMES = [
     "NonfiniteReport",
     "NotDifferentiableError",
     "NotDifferentiatedError",
+    "OperandError",
     "OperatorPlan",
     "Plan",
     "Record",
@@ -83,5 +84,5 @@ def test_exceptions_are_of_the_builtin_kinds_that_people_catch():
     assert issubclass(adk.MatrixError, np.linalg.LinAlgError)
     for error in (adk.ModeError, adk.SelectionError, adk.StructureError):
         assert issubclass(error, ValueError)
-    for error in (adk.NotDifferentiableError, adk.SignatureError):
+    for error in (adk.NotDifferentiableError, adk.OperandError, adk.SignatureError):
         assert issubclass(error, TypeError)

@@ -306,7 +306,7 @@ OTHER = adk.linearize(lambda x: x[:1])(X)
         (lambda: (2 * L).value, adk.NotDifferentiatedError, ["no value", "made of other maps"]),
         (lambda: (L + L).grad, adk.NotDifferentiatedError, ["no gradient"]),
         (lambda: (L.T @ L).x, adk.NotDifferentiatedError, ["'x'", "materialise()"]),
-        (lambda: L + 1, TypeError, ["unsupported"]),
+        (lambda: L + 1, adk.OperandError, ["linearize(model) + 1", ".materialise().", ".mv"]),
         (lambda: L @ {"y": X}, adk.StructureError, ["'y'", "no counterpart"]),
         (
             lambda: jax.vmap(lambda x: adk.linearize(model)(x, PARAMS))(X[None]).T.mv({"b": 1.0}),

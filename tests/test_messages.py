@@ -180,6 +180,8 @@ RAISED = [
     lambda: adk.jacobian(product, wrt="x")(X, X).z,
     lambda: adk.jacobian(product)(X, X).slogdet(),
     lambda: adk.grad(jnp.sum)(X).of(0),
+    lambda: X - adk.grad(jnp.sum)(X),
+    lambda: (lambda value, gradient: None)(*adk.grad(jnp.sum)(X)),
     changed,
 ]
 

@@ -2,7 +2,9 @@
 
 import copy
 import dataclasses
+import operator
 import pickle
+import re
 from typing import Any
 
 import equinox as eqx
@@ -582,8 +584,81 @@ def test_completion_knows_the_arguments(J, H):
 
 def test_a_result_is_not_iterable(J, H):
     for result in (J, H, H.params):
-        with pytest.raises(TypeError, match="not iterable"):
+        with pytest.raises(TypeError, match="no tuple or list to unpack"):
             iter(result)
+        assert not np.iterable(result)
+        assert all(leaf is not result for leaf in jax.tree.leaves(result))
+        assert jax.tree.structure(eqx.filter(result, eqx.is_array)) == jax.tree.structure(result)
+
+
+def test_a_result_that_is_unpacked_says_what_is_in_it():
+    def f(x, y):
+        return jnp.sum(x * y)
+
+    for transform, words in [
+        (adk.grad, [".value", ".x, .y"]),
+        (adk.jacobian, [".value", ".x, .y"]),
+        (adk.hessian, [".value", ".x, .y"]),
+        (adk.linearize, [".value", ".mv"]),
+        (adk.laplacian, [".value", ".laplacian"]),
+        (adk.hessian_diagonal, [".value", ".diagonal"]),
+    ]:
+        with pytest.raises(adk.OperandError) as caught:
+            _, _ = transform(f)(X, X)
+        assert str(caught.value).startswith(("Laplacian of f", f"{transform.__name__}(f)", "Hess"))
+        assert all(word in str(caught.value) for word in words)
+    with pytest.raises(adk.OperandError, match=r"\.aux for the auxiliary data"):
+        _, _ = adk.grad(lambda x: (x**2, "note"), has_aux=True)(1.0)
+
+
+ARITHMETIC = {
+    "+": operator.add,
+    "-": operator.sub,
+    "/": operator.truediv,
+    "**": operator.pow,
+}
+
+
+@pytest.mark.parametrize("array", [X, np.asarray(X), np.float32(2), 2.0])
+@pytest.mark.parametrize("symbol", ARITHMETIC)
+def test_a_result_as_an_operand_says_what_to_take(symbol, array):
+    def f(x):
+        return jnp.sum(x**2)
+
+    G, operate = adk.grad(f)(X), ARITHMETIC[symbol]
+    for result, words in [
+        (G, "Take .x for the block, or .tree for the whole."),
+        (0.1 * G, "Take the block of grad(f) and multiply that: .x for the block"),
+        (adk.hessian(f)(X).x, "Take .x to choose the second argument, too."),
+        (adk.laplacian(f)(X), "Take .laplacian, which holds the derivative."),
+        (adk.hvp(f)(X), "Take .materialise().x, a block that is stored, or multiply with .mv"),
+    ]:
+        with pytest.raises(adk.OperandError) as caught:
+            operate(array, result) if symbol != "**" else operate(result, array)
+        assert f" {symbol} " in str(caught.value)
+        assert words in str(caught.value)
+    if symbol in "+-":
+        with pytest.raises(adk.OperandError, match=re.escape(f"grad(f) {symbol} ")):
+            operate(G, array)
+
+
+def test_a_result_as_an_operand_says_it_while_jax_traces():
+    def step(x):
+        return x - 0.1 * adk.grad(lambda x: jnp.sum(x**2))(x)
+
+    with pytest.raises(adk.OperandError, match=r"float32\[2\] - \(.* \* grad\(.*\)\): "):
+        jax.jit(step)(X)
+
+
+def test_a_class_of_the_users_may_know_how_to_add_a_result():
+    class Adds:
+        def __radd__(self, other):
+            return "added"
+
+        __rsub__ = __radd__
+
+    G = adk.grad(jnp.sum)(X)
+    assert G + Adds() == G - Adds() == "added"
 
 
 # Results as pytrees -----------------------------------------------------------------------

@@ -25,6 +25,7 @@ from autodiffkit._errors import MissingPackageError as MissingPackageError
 from autodiffkit._errors import ModeError as ModeError
 from autodiffkit._errors import NotDifferentiableError as NotDifferentiableError
 from autodiffkit._errors import NotDifferentiatedError as NotDifferentiatedError
+from autodiffkit._errors import OperandError as OperandError
 from autodiffkit._errors import ResultTooLargeError as ResultTooLargeError
 from autodiffkit._errors import SelectionError as SelectionError
 from autodiffkit._errors import SignatureError as SignatureError

@@ -51,6 +51,10 @@ class StructureError(AutodiffError, ValueError):
     """A vector, a path or a batched result does not fit the derivative's structure."""
 
 
+class OperandError(StructureError, TypeError):
+    """A derivative stands where only arrays, numbers or tuples can: in arithmetic, or unpacked."""
+
+
 class MatrixError(AutodiffError, np.linalg.LinAlgError):
     """A matrix is singular, indefinite or not square where the method needs it otherwise."""
 

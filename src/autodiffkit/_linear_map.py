@@ -23,6 +23,7 @@ from autodiffkit._memory import refuse_too_large
 from autodiffkit._paths import show
 from autodiffkit._plan import Plan, log
 from autodiffkit._program import Linear, as_linear
+from autodiffkit._records import Record
 from autodiffkit._structured_map import R_co, StructuredMap, ask_again, is_dunder
 from autodiffkit._sweeps import LinearSweeps
 from autodiffkit._trees import Tree
@@ -44,6 +45,15 @@ class Composable(StructuredMap):
         """What it is, for people."""
         return self._name
 
+    @property
+    def _operand(self) -> str:
+        first = (*self._arguments.names, "x")[0]
+        return f".materialise().{first}, a block that is stored, or multiply with .mv and .rmv"
+
+    @property
+    def _contents(self) -> str:
+        return ".materialise(), whose blocks are stored, or multiply with .mv and .rmv"
+
     @abc.abstractmethod
     def as_matrix(self) -> Array:
         """The matrix of the map on its leaves laid end to end."""
@@ -62,14 +72,20 @@ class Composable(StructuredMap):
     def __add__(self, other: Any) -> "LinearMap[Any]":
         if isinstance(other, Composable):
             return Sum(self, other)
-        return NotImplemented
+        return self._not_added("+", other)
 
     def __radd__(self, other: Any) -> Any:
         # `sum` begins with a zero.
-        return self if isinstance(other, int) and other == 0 else NotImplemented
+        is_zero = isinstance(other, int) and other == 0
+        return self if is_zero else self._refuse_operand("+", other, reflected=True)
 
     def __sub__(self, other: Any) -> "LinearMap[Any]":
-        return Sum(self, -other) if isinstance(other, Composable) else NotImplemented
+        return Sum(self, -other) if isinstance(other, Composable) else self._not_added("-", other)
+
+    def _not_added(self, symbol: str, other: Any) -> Any:
+        if is_numeric(other) or isinstance(other, (Record, dict, list, tuple)):
+            self._refuse_operand(symbol, other)
+        return NotImplemented  # a class of the user's may know better
 
     def __neg__(self) -> "LinearMap[Any]":
         return Scaled(-1, self)
@@ -394,6 +410,11 @@ class Scaled(Derived):
         is_known = factor.shape == () and is_eager([factor]) and factor.dtype.kind in "fi"
         shown = f"{float(factor):g}" if is_known else "c"
         return f"({shown} * {self._parts[0]._name})"
+
+    @property
+    def _operand(self) -> str:
+        given = self._parts[0]
+        return f"the block of {given._name} and multiply that: {given._operand}"
 
     @property
     def _tags(self) -> frozenset[object]:

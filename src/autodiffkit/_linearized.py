@@ -74,6 +74,10 @@ class Linearized(LinearMap[R_co]):
         return f"{'linearize' if self._gradient is None else 'hvp'}({self._function})"
 
     @property
+    def _contents(self) -> str:
+        return ".value for what the function returned, and multiply with .mv and .rmv"
+
+    @property
     def _title(self) -> str:
         kind = "Jacobian" if self._gradient is None else "Hessian"
         return f"{kind} of {self._function} as a linear map"

@@ -11,6 +11,7 @@ from jaxtyping import Array
 from autodiffkit._display import Displayed
 from autodiffkit._display_text import Display
 from autodiffkit._jax_compat import without_tracer
+from autodiffkit._operands import Whole
 from autodiffkit._paths import component
 from autodiffkit._result import Gradient
 from autodiffkit._structured_map import R_co, is_dunder
@@ -18,7 +19,7 @@ from autodiffkit._tables import leaf_display
 from autodiffkit._trees import Values
 
 
-class Evaluation(Displayed, eqx.Module, Generic[R_co]):
+class Evaluation(Displayed, Whole, eqx.Module, Generic[R_co]):
     """What the operators return: the function's value beside the derivative."""
 
     _value: Values
@@ -36,6 +37,18 @@ class Evaluation(Displayed, eqx.Module, Generic[R_co]):
     def aux(self) -> Any:
         """The auxiliary data that the function returned, `None` without `has_aux`."""
         return self._aux.tree
+
+    @property
+    def _called(self) -> str:
+        return self._title
+
+    @property
+    def _operand(self) -> str:
+        return f".{self._field}, which holds the derivative"
+
+    @property
+    def _contents(self) -> str:
+        return f".value for what the function returned, and .{self._field}"
 
     @property
     def _title(self) -> str:
@@ -129,8 +142,6 @@ class HessianDiagonal(Evaluation[R_co]):
         if is_dunder(name) or "diagonal" not in self.__dict__:
             raise AttributeError(name)
         return self[name]
-
-    __iter__ = None
 
     def __getitem__(self, path: str) -> Any:
         part = self.grad._inputs.locate(f"hessian_diagonal({self.grad._function})", path)

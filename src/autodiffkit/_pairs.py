@@ -17,6 +17,7 @@ from autodiffkit._errors import NotDifferentiatedError
 from autodiffkit._inputs import TO_HAVE_A_BLOCK, Inputs, is_index
 from autodiffkit._jax_compat import without_tracer
 from autodiffkit._leaves import slices
+from autodiffkit._operands import Whole, attributes
 from autodiffkit._paths import missing, show
 from autodiffkit._raster import Sides
 from autodiffkit._stored import Stored
@@ -215,7 +216,7 @@ class Paired(Stored):
         return block_display(title, head, rows, len(blocks.pairs), blocks, grid=grid)
 
 
-class PairedRow(Displayed, eqx.Module):
+class PairedRow(Displayed, Whole, eqx.Module):
     """The blocks whose first argument is chosen: what `H.x` gives.
 
     The second argument completes it, `H.x.y`. Where the first one is a container, its parts
@@ -274,7 +275,17 @@ class PairedRow(Displayed, eqx.Module):
         part = self._child(name)
         return self.wrt(name) if part is None else part
 
-    __iter__ = None  # as for `Derivative`
+    @property
+    def _called(self) -> str:
+        return self._name
+
+    @property
+    def _operand(self) -> str:
+        return f"{attributes(self._inputs.names)} to choose the second argument, too"
+
+    @property
+    def _contents(self) -> str:
+        return self._operand
 
     def __getitem__(self, key: Any) -> Any:
         step = str(key)

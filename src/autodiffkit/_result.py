@@ -44,6 +44,11 @@ class Derivative(Stored, Generic[R_co]):
         """The auxiliary data that the function returned, `None` without `has_aux`."""
         return self._aux.tree
 
+    @property
+    def _contents(self) -> str:
+        aux = "" if self.aux is None else ".aux for the auxiliary data, "
+        return f".value for what the function returned, {aux}and {super()._contents}"
+
     def _leaf_paths(self) -> list[Path]:
         """The names of the leaves, for a function that returns a derivative."""
         value = [("value", *path) for path in self._value.leaf_paths()]

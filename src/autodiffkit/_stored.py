@@ -22,6 +22,7 @@ from autodiffkit._jax_compat import is_eager, without_tracer
 from autodiffkit._leaves import describe_array, is_complex, promote
 from autodiffkit._linear_map import Composable
 from autodiffkit._matrix_drawing import Kind, Style
+from autodiffkit._operands import attributes
 from autodiffkit._paths import Path, show
 from autodiffkit._plot_matrix import draw_matrix
 from autodiffkit._raster import Sides
@@ -119,8 +120,14 @@ class Stored(Composable):
     def _wrt_argument(self, path: Any) -> Any:
         """The blocks under a path; what attributes and items give."""
 
-    # Blocks are reached by name: without this, iteration would try J[0], J[1], ...
-    __iter__ = None
+    @property
+    def _operand(self) -> str:
+        names = self._inputs.names
+        return f"{attributes(names)} for the block{'s' * (len(names) > 1)}, or .tree for the whole"
+
+    @property
+    def _contents(self) -> str:
+        return self._operand
 
     def _leaf_paths(self) -> list[Path]:
         """The names of the leaves, for a function that returns a derivative."""

@@ -14,6 +14,7 @@ from autodiffkit._display import Displayed
 from autodiffkit._errors import StructureError
 from autodiffkit._inputs import Inputs
 from autodiffkit._leaves import describe_array, is_complex, slices
+from autodiffkit._operands import Whole
 from autodiffkit._paths import Path, component
 from autodiffkit._records import make_record
 from autodiffkit._trees import Tree
@@ -99,11 +100,15 @@ class _NoArray:
     __repr__ = refuse  # which JAX puts into a message of its own
 
 
-class StructuredMap(Displayed, eqx.Module):
+class StructuredMap(Displayed, Whole, eqx.Module):
     """Products with structured vectors, shared by all derivatives.
 
     A subclass says what its domain and codomain are and multiplies lists of leaves.
     """
+
+    @property
+    def _called(self) -> str:
+        return self._name
 
     # To be supplied: the two spaces, and the products of flat leaves.
 
