@@ -1,6 +1,7 @@
 """What results look like: in terminals of any width, in notebooks, in treescope, under tracing."""
 
 import functools
+import html
 import html.parser
 import os
 import pickle
@@ -351,6 +352,84 @@ def test_they_are_left_out_where_some_are_many_or_there_is_no_room(monkeypatch):
     J = adk.jacobian(lambda x: x**3)(jnp.ones(2))
     assert "values" in at(60, J, monkeypatch)
     assert "values" not in at(45, J, monkeypatch)
+
+
+# Batches -------------------------------------------------------------------------------------
+
+
+def test_a_batch_says_how_many_times_there_is_a_matrix():
+    x, y = jnp.ones((4, 3)), jnp.ones((4, 2))
+    assert repr(jax.vmap(adk.grad(lambda x: x**3))(jnp.arange(4.0))) == (
+        "Gradient of <lambda>, 4 times 1 by 1\n"
+        "  of      with respect to  block       values\n"
+        "  output  x                float32[4]  [0, 3, 12, 27]"
+    )
+    J = jax.vmap(adk.jacobian(apart))(x, y)
+    twice = jax.vmap(jax.vmap(adk.jacobian(apart)))(x[None], y[None])
+    packed = jax.vmap(adk.jacobian(lambda t: jax.tree.map(jnp.sin, t)))([x[:, 0]] * 9)
+    compact = jax.vmap(adk.jacobian(dense, layout="compact", wrt="x"), in_axes=(0, None, None))(
+        jnp.ones((6, 5, 4)), *DENSE[1:]
+    )
+    assert len(packed._blocks._arrays) == 1
+    assert titles(J, twice, packed, compact) == [
+        "Jacobian of apart, 4 times 4 by 5",
+        "Jacobian of apart, 1 times 4 times 4 by 5",
+        "Jacobian of <lambda>, 4 times 9 by 9",
+        "Jacobian of dense, 6 times 10 by 20",
+    ]
+    H = jax.vmap(adk.hessian(lambda x, y: x * y))(x, y[:, 0])
+    some = jax.vmap(adk.hessian(lambda x, y: x @ x * y, blocks="diagonal"))(x, y[:, 0])
+    assert titles(H, H.of(""), some) == [
+        *["Hessian of <lambda>, 4 times 3 times 4 by 4"] * 2,
+        "Hessian of <lambda>, 4 times 4 by 4",
+    ]
+
+
+def titles(*results):
+    """The first lines, which pages say, too."""
+    found = [repr(result).split("\n")[0] for result in results]
+    assert all(f">{title}<" in page_of(r) for title, r in zip(found, results, strict=True))
+    return found
+
+
+def page_of(result):
+    return html.unescape(result._repr_html_())
+
+
+def test_without_the_same_axes_before_all_blocks_there_is_no_size():
+    x, y = jnp.ones((4, 3)), jnp.ones((4, 2))
+    J = jax.vmap(adk.jacobian(apart))(x, y)
+    leaves, structure = jax.tree.flatten(J)
+    for changed in (
+        jax.tree.unflatten(structure, [leaves[0][0], *leaves[1:]]),
+        jax.tree.unflatten(structure, [leaves[0][:, :2], *leaves[1:]]),
+        jax.tree.map(lambda _: None, J),
+        jax.tree.map(lambda _: "text", J),
+    ):
+        assert titles(changed) == ["Jacobian of apart"]
+
+
+def test_a_picture_says_of_how_many_matrices_it_is():
+    def note(result):
+        page = page_of(result)
+        (after,) = re.findall("</svg>(.*)", page)
+        return re.sub("<[^>]*>", "", after)
+
+    x, y = jnp.ones(3), jnp.ones(2)
+    each = "A stack of 3 matrices, one for each entry of the output"
+    assert note(adk.jacobian(apart)(x, y)) == ""
+    assert note(adk.hessian(lambda x, y: x @ x * y)(x, 2.0)) == ""
+    assert note(adk.hessian(lambda x, y: x * y)(x, 2.0)) == each
+    several = "One output below the other"
+    assert note(adk.hessian(lambda x, y: (x * y, y))(x, 2.0)) == (
+        f"{several}; of each a stack of matrices, one for each entry"
+    )
+    assert note(adk.hessian(lambda x, y: (x * y, y))(1.0, 2.0)) == several
+    J = jax.vmap(adk.jacobian(apart))(jnp.stack([x] * 4), jnp.stack([y] * 4))
+    assert note(J) == "4 times the same, in a stack"
+    assert "<title>a by x: [4, 3, 3]</title>" in page_of(J)
+    H = jax.vmap(adk.hessian(lambda x, y: x * y))(jnp.ones((4, 3)), jnp.ones(4))
+    assert note(H) == f"{each}; 4 times the same, in a stack"
 
 
 # Tracing -------------------------------------------------------------------------------------

@@ -116,7 +116,7 @@ def _picture(grid: Grid) -> str:
     for i, j, said in grid.blocks:
         is_zero = (i, j) in grid.zeros
         fill = "none" if is_zero else "currentColor"
-        note = f"{grid.rows[i][0]} by {grid.columns[j][0]}: {said}"
+        note = f"{grid.rows[i][0]} by {grid.columns[j][0]}" + (f": {said}" if said else "")
         shapes.append(
             f'<rect x="{lefts[j] + 1}" y="{tops[i] + 1}" width="{widths[j] - 2}" '
             f'height="{heights[i] - 2}" fill="{fill}" fill-opacity=".45" '
@@ -124,13 +124,16 @@ def _picture(grid: Grid) -> str:
         )
     height, width = tops[-1], lefts[-1]
     label = f"Picture of the blocks, {len(heights)} by {len(widths)}"
+    note = ""
+    if grid.note:
+        note = f'<div style="max-width:{max(width, _GRID)}px">{_text(grid.note)}</div>'
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
         f'viewBox="-1 -1 {width + 2} {height + 2}" role="img" aria-label="{label}" '
         'style="display:block;color:inherit;background:transparent">'
         f'<rect x="0" y="0" width="{width}" height="{height}" fill="none" '
         'stroke="currentColor" stroke-opacity=".45"/>'
-        f"{''.join(shapes)}</svg>"
+        f"{''.join(shapes)}</svg>{note}"
     )
 
 

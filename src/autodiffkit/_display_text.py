@@ -65,12 +65,14 @@ class Grid:
         columns: The same of the columns.
         blocks: The blocks there are, with what is said of each.
         zeros: Those of them that are zero.
+        note: A line below the picture.
     """
 
     rows: tuple[tuple[str, int], ...]
     columns: tuple[tuple[str, int], ...]
     blocks: tuple[tuple[int, int, str], ...]
     zeros: frozenset[tuple[int, int]]
+    note: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,7 +22,7 @@ from autodiffkit._paths import missing, show
 from autodiffkit._raster import Sides
 from autodiffkit._stored import Stored
 from autodiffkit._structured_map import is_dunder
-from autodiffkit._tables import BY, OF, THEN_BY, BlockRow, block_display, block_grid
+from autodiffkit._tables import BY, OF, THEN_BY, BlockRow, block_display, block_grid, sized
 from autodiffkit._trees import LEAF, Part, Tree
 from autodiffkit._vectors import Labels, labels
 
@@ -210,10 +210,19 @@ class Paired(Stored):
             for k, b in enumerate(sources)
             if blocks.has(i, k)
         )
-        title = f"{self._title}, {outputs}{size} by {size}"
-        grid = block_grid(blocks, self._codomain.specs, sources)
+        title = sized(self._title, blocks, f"{outputs}{size} by {size}")
+        grid = block_grid(blocks, self._codomain.specs, sources, _stack(self._outputs))
         head = (OF, BY, THEN_BY)[skipped:]
         return block_display(title, head, rows, len(blocks.pairs), blocks, grid=grid)
+
+
+def _stack(outputs: Tree) -> str:
+    """What a picture does not show of second derivatives that are more than one matrix."""
+    count, size = len(outputs.specs), outputs.size
+    if count == 1:
+        return f"A stack of {size} matrices, one for each entry of the output" if size > 1 else ""
+    each = "" if size == count else "; of each a stack of matrices, one for each entry"
+    return f"One output below the other{each}"
 
 
 class PairedRow(Displayed, Whole, eqx.Module):

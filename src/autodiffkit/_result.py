@@ -18,7 +18,7 @@ from autodiffkit._paths import Path, all_parts, missing, show
 from autodiffkit._stored import Stored
 from autodiffkit._structured_map import R_co
 from autodiffkit._symmetric import SymmetricMatrix, number, symmetric_matrix
-from autodiffkit._tables import OF, WRT, BlockRow, block_display, block_grid
+from autodiffkit._tables import OF, WRT, BlockRow, block_display, block_grid, sized
 from autodiffkit._trees import Part, Tree, Values
 from autodiffkit._vectors import filled, joined
 
@@ -169,7 +169,7 @@ class FirstDerivative(Derivative[R_co]):
             for i, target in enumerate(targets)
             for j, source in enumerate(sources)
         )
-        title = f"{self._title}, {self._outputs.size} by {self._domain.size}"
+        title = sized(self._title, blocks, f"{self._outputs.size} by {self._domain.size}")
         grid = block_grid(blocks, targets, sources)
         return block_display(title, (OF, WRT), rows, len(targets) * len(sources), blocks, grid=grid)
 

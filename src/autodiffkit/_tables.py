@@ -157,18 +157,59 @@ def _count_not_finite(array: Array) -> int:
     return int(jnp.sum(~jnp.isfinite(array)))
 
 
+def sized(title: str, table: BlockTable, size: str) -> str:
+    """A title with the size of the matrix that the blocks form.
+
+    What `jax.vmap` or a loop has put before the axes of all blocks says how many times there is
+    such a matrix. Where blocks have become something else, there is no size to tell.
+    """
+    lead = _lead(table)
+    return title if lead is None else f"{title}, {_times(lead)}{size}"
+
+
+def _times(counts: Iterable[int]) -> str:
+    return "".join(f"{count} times " for count in counts)
+
+
+def _lead(table: BlockTable) -> tuple[int, ...] | None:
+    """The axes that all blocks have before their own, `None` if they do not have the same."""
+    found: set[tuple[int, ...] | None] = set()
+    for array, own in table.arrays:
+        shape = getattr(array, "shape", None)
+        if not isinstance(shape, tuple) or shape[len(shape) - len(own) :] != own:
+            return None
+        found.add(shape[: len(shape) - len(own)])
+    return found.pop() if len(found) == 1 else None if found else ()
+
+
 def block_grid(
-    table: BlockTable, rows: Sequence[LeafSpec], columns: Sequence[LeafSpec]
+    table: BlockTable, rows: Sequence[LeafSpec], columns: Sequence[LeafSpec], note: str = ""
 ) -> Grid | None:
-    """A picture of the blocks; `None` where there is one row or column of them, or very many."""
+    """A picture of the blocks; `None` where there is one row or column of them, or very many.
+
+    Args:
+        table: The blocks.
+        rows: The leaves of the rows.
+        columns: The leaves of the columns.
+        note: What to say below it.
+    """
     if not worth_drawing(len(rows), len(columns)):
         return None
+    lead = _lead(table)
+    if lead:
+        note = "; ".join(filter(None, (note, f"{_times(lead)}the same, in a stack")))
     return Grid(
         tuple((show(spec.path) or "output", spec.size) for spec in rows),
         tuple((show(spec.path), spec.size) for spec in columns),
-        tuple((i, j, str([*rows[i].shape, *columns[j].shape])) for i, j in table.pairs),
+        tuple((i, j, _shape_of(table.shown(i, j))) for i, j in table.pairs),
         frozenset(pair for pair in table.zeros if _is_still_zero(table.shown(*pair))),
+        note,
     )
+
+
+def _shape_of(block: Any) -> str:
+    shape = getattr(block, "shape", None)
+    return str([*shape]) if isinstance(shape, tuple) else ""
 
 
 def _is_still_zero(block: Any) -> bool:
