@@ -507,9 +507,41 @@ def test_what_cannot_be_printed_is_written_as_in_python():
     keys = ["a\nb", "a\\nb", "\u202egnp.exe", "tab\t"]
     J = adk.jacobian(lambda p: sum(p.values()))(dict.fromkeys(keys, 1.0))
     assert len(repr(J).split("\n")) == 6
-    for written in (r"p.a\nb", r"p.a\\nb", r"p.\u202egnp.exe", r"p.tab\t"):
+    for written in (r"p.a\nb", r"p.a\\nb", r"p['\u202egnp.exe']", r"p.tab\t"):
         assert f"  {written} " in repr(J)
-        assert f">{written}<" in J._repr_html_()
+        assert f">{written}<" in page_of(J)
+
+
+def test_keys_with_dots_and_empty_keys_are_quoted():
+    def f(p):
+        return {"a.b": p["a.b"] * p["a"]["b"] + p[""], "a": {"b": p["n"] * p[""]}, "": p["['"]}
+
+    p = {"a.b": 2.0, "a": {"b": 3.0}, "": 2.0, "['": 1.0, "it's 1.5": 1.0, "n": 3}
+    names = ["p['']", "p['a.b']", "p.a.b", 'p["[\'"]', 'p["it\'s 1.5"]']
+    outs = ["['']", "['a.b']", "a.b"]
+    J, plan = adk.jacobian(f)(p), adk.jacobian(f).plan(p)
+    rows = [re.split(r"  +", line.strip()) for line in repr(J).split("\n")[2:]]
+    assert {(row[0], row[1]) for row in rows} == {(out, name) for out in outs for name in names}
+    page = page_of(J)
+    assert all(f">{name}<" in page for name in (*names, *outs))
+    assert "<title>['a.b'] by p.a.b: []</title>" in page
+    assert "['a.b']  float32[]" in repr(plan)
+    same = adk.jacobian(lambda p: p).plan({"a.b": 2.0, "a": {"b": 3.0}})
+    assert "zeros   a.b by p['a.b'], ['a.b'] by p.a.b: no path" in repr(same)
+    assert same.zeros == (("a.b", "p.a.b"), ("a.b", "p.a.b"))
+    assert set(plan.zeros) >= {("a.b", "p.a.b"), ("", "p.a.b")}  # as paths are passed
+    H = adk.hessian(lambda p: p["a.b"] * p["a"]["b"] * p[""])({k: p[k] for k in ("a.b", "a", "")})
+    assert {*zeros(H)} == {("output", name, name) for name in names[:3]}
+    assert ("output", "p['']", "p['']") in zeros(H.p)
+    for result in (
+        adk.linearize(f)(p),
+        adk.jacobian(f).compile(p),
+        adk.hessian_diagonal(lambda p: p["a.b"] ** 2 * p["a"]["b"] + p[""])(p),
+        adk.hessian_diagonal(lambda p: p["a.b"] ** 2 * p["a"]["b"] + p[""]).plan(p),
+    ):
+        words = repr(result).split()
+        assert {"p['']", "p['a.b']", "p.a.b"} <= {*words}
+    assert J["p.it's 1.5"] == {"": 0.0, "a": {"b": 0.0}, "a.b": 0.0}  # without quotes
 
 
 def test_letters_composed_in_two_ways_are_told_apart():

@@ -12,7 +12,7 @@ from autodiffkit._display import Displayed
 from autodiffkit._display_text import Display, plain_table
 from autodiffkit._errors import SignatureError, columns, listed
 from autodiffkit._leaves import describe_leaf, is_array
-from autodiffkit._paths import Path, component, show
+from autodiffkit._paths import Path, component, legible, show
 
 P = ParamSpec("P")
 D = TypeVar("D")  # a derivative
@@ -88,7 +88,7 @@ class Compiled(Displayed, Generic[P, D]):
         return self._compiled.as_text()
 
     def _display(self) -> Display:
-        rows = [(show(path), _described(leaf)) for path, leaf in self._leaves(self._moving)]
+        rows = [(legible(path), _described(leaf)) for path, leaf in self._leaves(self._moving)]
         return Display(f"{self._call}, compiled for", (plain_table(rows, "name", "fixed"),))
 
     def _leaves(self, tree: Any) -> list[tuple[Path, Any]]:

@@ -29,7 +29,7 @@ from autodiffkit._leaves import (
     leaf_spec,
 )
 from autodiffkit._limits import NO_LIMITS, Limits
-from autodiffkit._paths import Path, all_parts, component, names_part, show
+from autodiffkit._paths import Path, all_parts, component, legible, names_part, show
 from autodiffkit._signature import BoundCall
 from autodiffkit._structured_map import StructuredMap
 from autodiffkit._trees import Tree, Values
@@ -142,7 +142,7 @@ class FlatCall:
         for argument in self.inputs.arguments:
             if argument.held is not None:
                 rows.append((argument.name, argument.held))
-            rows += [(show(x.path), x.held) for x in argument.tree.leaves if x.held is not None]
+            rows += [(legible(x.path), x.held) for x in argument.tree.leaves if x.held is not None]
         return rows
 
     @property

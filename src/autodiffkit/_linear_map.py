@@ -20,7 +20,7 @@ from autodiffkit._jax_compat import is_eager
 from autodiffkit._leaves import Ends, LeafSpec, describe_leaf, is_complex, is_numeric
 from autodiffkit._limits import NO_LIMITS, Limits
 from autodiffkit._memory import refuse_too_large
-from autodiffkit._paths import show
+from autodiffkit._paths import legible, show
 from autodiffkit._plan import Plan, log
 from autodiffkit._program import Linear, as_linear
 from autodiffkit._records import Record
@@ -256,7 +256,7 @@ class LinearMap(Composable, Generic[R_co]):
 
 
 def _space(specs: Sequence[LeafSpec]) -> Table:
-    rows = [(show(s.path) or "output", str(s)) for s in specs[:_TABLE_ROWS]]
+    rows = [(legible(s.path) or "output", str(s)) for s in specs[:_TABLE_ROWS]]
     more = ""
     if len(specs) > _TABLE_ROWS:
         more = f"... and {len(specs) - _TABLE_ROWS} more leaves"

@@ -7,7 +7,7 @@ from autodiffkit._cost import Work
 from autodiffkit._display import Displayed
 from autodiffkit._display_text import Display, plain_table
 from autodiffkit._leaves import LeafSpec
-from autodiffkit._paths import show
+from autodiffkit._paths import legible
 from autodiffkit._plan import amounts
 
 
@@ -54,7 +54,7 @@ class OperatorPlan(Displayed):
     def _display(self) -> Display:
         rows: list[tuple[str, ...]] = []
         for way in self._ways:
-            name = show(way.spec.path) or "input"
+            name = legible(way.spec.path) or "input"
             rows.append((name, str(way.spec), way.note))
             if way.work is not None and way.kind != "zero":
                 rows.append(("", "", ", ".join(amounts(way.work))))

@@ -18,7 +18,7 @@ from autodiffkit._inputs import TO_HAVE_A_BLOCK, Inputs, is_index
 from autodiffkit._jax_compat import without_tracer
 from autodiffkit._leaves import slices
 from autodiffkit._operands import Whole, attributes
-from autodiffkit._paths import missing, show
+from autodiffkit._paths import legible, missing, show
 from autodiffkit._raster import Sides
 from autodiffkit._stored import Stored
 from autodiffkit._structured_map import is_dunder
@@ -200,7 +200,7 @@ class Paired(Stored):
         firsts = [(target, a) for target in self._outputs.specs for a in sources]
         rows = (
             BlockRow(
-                (show(target.path) or "output", show(a.path), show(b.path))[skipped:],
+                (legible(target.path) or "output", legible(a.path), legible(b.path))[skipped:],
                 blocks.shown(i, k),
                 (target, a, b),
                 blocks.shared(i, k),
@@ -342,7 +342,7 @@ class PairedRow(Displayed, Whole, eqx.Module):
     def _display(self) -> Display:
         rows = (
             BlockRow(
-                (show(target.path) or "output", show(a.path), show(b.path)),
+                (legible(target.path) or "output", legible(a.path), legible(b.path)),
                 block,
                 (target, a, b),
                 is_known=(i, j, k) in self._known.zeros,

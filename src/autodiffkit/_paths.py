@@ -42,6 +42,21 @@ def show(path: Path) -> str:
     return ".".join(path)
 
 
+def legible(path: Path) -> str:
+    """The path for tables, where two that differ look different: `p['a.b']`, `p['']`.
+
+    As people pass them, and as programs read them, paths are those of `show`.
+    """
+    text = ""
+    for step in path:
+        if step and "." not in step and not step.startswith("["):
+            text += f".{step}" if text else step
+        else:
+            quote = '"' if "'" in step else "'"
+            text += f"[{quote}{step}{quote}]"
+    return text
+
+
 def is_glob(pattern: str) -> bool:
     """Whether `pattern` has a wildcard of `fnmatch`."""
     return any(character in pattern for character in "*?[")

@@ -13,7 +13,7 @@ from autodiffkit._leaves import Ends, describe_array
 from autodiffkit._memory import show_bytes
 from autodiffkit._naming import describe
 from autodiffkit._network import Network
-from autodiffkit._paths import show
+from autodiffkit._paths import legible
 from autodiffkit._plot_plan import Part, draw_plan
 from autodiffkit._schedule import Chain, Choice, Schedule, Sketch, Split
 
@@ -269,19 +269,25 @@ class Plan(Displayed):
             (network.targets, self._ends.targets, "output"),
         ):
             if variable in numbers:
-                return show(specs[numbers.index(variable)].path) or bare, shape
+                return legible(specs[numbers.index(variable)].path) or bare, shape
         equation = next(step.equation for step in network.steps if variable in step.outputs)
         return describe(network.program.jaxpr.eqns[equation]), shape
 
     # What else there is to say -----------------------------------------------------
 
     def _mirrored_lines(self) -> tuple[str, ...]:
-        names = [show(source.path) for source in self._ends.sources]
+        names = [legible(source.path) for source in self._ends.sources]
         rows = [f"{names[i]} by {names[j]}" for i, j in sorted(self._schedule.mirrored)]
         return (f"{_some(rows)}: by symmetry, not swept",)
 
     def _zero_lines(self) -> tuple[str, ...]:
-        rows = [f"{target or 'output'} by {source}" for target, source in self.zeros]
+        network = self._schedule.network
+        rows = [
+            f"{legible(target.path) or 'output'} by {legible(source.path)}"
+            for i, target in enumerate(self._ends.targets)
+            for j, source in enumerate(self._ends.sources)
+            if not network.connected(i, j)
+        ]
         return (f"{_some(rows)}: no path",) if rows else ()
 
     def _work(self) -> Table:

@@ -14,7 +14,7 @@ from autodiffkit._display_text import Display
 from autodiffkit._errors import MatrixError, NotDifferentiatedError, StructureError
 from autodiffkit._inputs import Inputs, is_index
 from autodiffkit._leaves import is_complex, promote
-from autodiffkit._paths import Path, all_parts, missing, show
+from autodiffkit._paths import Path, all_parts, legible, missing
 from autodiffkit._stored import Stored
 from autodiffkit._structured_map import R_co
 from autodiffkit._symmetric import SymmetricMatrix, number, symmetric_matrix
@@ -160,7 +160,7 @@ class FirstDerivative(Derivative[R_co]):
         zeros = blocks.zeros
         rows = (
             BlockRow(
-                (show(target.path) or "output", show(source.path)),
+                (legible(target.path) or "output", legible(source.path)),
                 blocks.shown(i, j),
                 (target, source),
                 blocks.shared(i, j),

@@ -16,7 +16,7 @@ from autodiffkit._display_html import worth_drawing
 from autodiffkit._display_text import Column, Display, Grid, Table
 from autodiffkit._jax_compat import is_eager
 from autodiffkit._leaves import LeafSpec, describe_array, describe_leaf, is_inexact
-from autodiffkit._paths import Path, show
+from autodiffkit._paths import Path, legible
 
 _TABLE_ROWS = 24
 _COPIED = 1 << 20  # entries of arrays that are looked at in NumPy
@@ -95,7 +95,7 @@ def leaf_display(title: str, leaves: Sequence[tuple[Path, Any]]) -> Display:
     columns: tuple[Column, ...] = (Column("", "name"), Column(""), Column("", "extra"))
     rows: list[tuple[str, ...]] = [
         (
-            show(path) or "output",
+            legible(path) or "output",
             _described(leaf) if hasattr(leaf, "shape") else describe_leaf(leaf),
             _numbers(_values(leaf)),
         )
@@ -199,8 +199,8 @@ def block_grid(
     if lead:
         note = "; ".join(filter(None, (note, f"{_times(lead)}the same, in a stack")))
     return Grid(
-        tuple((show(spec.path) or "output", spec.size) for spec in rows),
-        tuple((show(spec.path), spec.size) for spec in columns),
+        tuple((legible(spec.path) or "output", spec.size) for spec in rows),
+        tuple((legible(spec.path), spec.size) for spec in columns),
         tuple((i, j, _shape_of(table.shown(i, j))) for i, j in table.pairs),
         frozenset(pair for pair in table.zeros if _is_still_zero(table.shown(*pair))),
         note,
