@@ -11,6 +11,8 @@ def place(function: Callable[..., Any], text: str) -> str:
     lines, first = inspect.getsourcelines(function)
     number, line = next((i, line) for i, line in enumerate(lines) if text in line)
     path = Path(inspect.getfile(function))
-    if path.is_relative_to(Path.cwd()):
+    if "site-packages" in path.parts:
+        path = Path(*path.parts[path.parts.index("site-packages") + 1 :])
+    elif path.is_relative_to(Path.cwd()):
         path = path.relative_to(Path.cwd())
     return f"{path}:{first + number}:{line.index(text)} ({function.__code__.co_qualname})"

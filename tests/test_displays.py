@@ -633,6 +633,27 @@ def test_pages_say_what_the_text_says(kinds, kind, monkeypatch):
     assert [word for word in words if word not in found] == []
 
 
+def test_long_cells_of_pages_are_wrapped_and_short_ones_are_not(kinds):
+    long = "weight_matrix_of_the_first_hidden_layer"
+    page = adk.jacobian(lambda p: p)({long: jnp.ones(2), "b": 1.0})._repr_html_()
+    for cell, kept in ((long, False), (f"p.{long}", False), ("p.b", True), ("float32[2, 2]", True)):
+        styles = {a["style"] for a, text in cells_of(page) if text == cell}
+        assert len(styles) == 1
+        assert ("nowrap" in styles.pop()) == kept
+    wide = jnp.ones((300, 3))
+    plan = adk.jacobian(lambda x: wide @ jnp.sin(wide.T @ x)).plan(jnp.ones(300))
+    ((style, _),) = [
+        (a["style"], text) for a, text in cells_of(plan._repr_html_()) if text.startswith("dot_gen")
+    ][:1]
+    assert "overflow-wrap:anywhere" in style
+
+
+def cells_of(page):
+    """The attributes and the text of each cell of a page that holds no table."""
+    cells = ET.fromstring(page).iter("td")  # our own
+    return [(cell.attrib, cell.text or "") for cell in cells]
+
+
 def test_names_are_escaped():
     key = "<script>alert('x')</script>&\"<b>"
 

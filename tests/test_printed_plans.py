@@ -1,8 +1,14 @@
 """What a person reads of a plan, to the letter."""
 
+import inspect
+
+import equinox as eqx
+import jax
 import jax.numpy as jnp
+import pytest
 
 import autodiffkit as adk
+from autodiffkit._naming import short_place
 from functions import CASES, make_affine
 from places import place
 
@@ -203,3 +209,53 @@ def test_amounts_are_rounded_to_three_digits():
     assert "  1 kflop  " in plan(500)
     assert "  10 kflop  " in plan(4998)
     assert "  100 kflop  " in plan(49998)
+
+
+# Places --------------------------------------------------------------------------------------
+
+
+def test_a_line_of_an_installed_package_begins_with_the_package():
+    tall = eqx.nn.Linear(300, 300, key=jax.random.key(0))
+    narrow = eqx.nn.MLP(300, 300, 3, 1, key=jax.random.key(0))
+    text = repr(adk.jacobian(lambda x: tall(narrow(x))).plan(jnp.ones(300)))
+    line = place(inspect.unwrap(eqx.nn.Linear.__call__), "self.weight @ x")
+    assert line.startswith("equinox/nn/_linear.py:")
+    assert line in " ".join(text.split())
+    assert "site-packages" not in text
+
+
+NAMES = {
+    "/tmp/ipykernel_123/3456789.py": "cell",
+    "/var/folders/x/T/ipykernel_4/12.py": "cell",
+    "C:\\Users\\me\\Temp\\ipykernel_4\\12.py": "cell",
+    "/tmp/xpython_4/12.py": "cell",
+    "<ipython-input-3-0a1b2c>": "cell",
+    "/v/lib/python3.12/site-packages/equinox/nn/_linear.py": "equinox/nn/_linear.py",
+    "/usr/lib/python3/dist-packages/a/b.py": "a/b.py",
+    "C:\\v\\Lib\\site-packages\\a\\b.py": "a\\b.py",
+    "/home/me/ipykernel_test/12a.py": "/home/me/ipykernel_test/12a.py",
+    "/home/me/site-packages.py": "/home/me/site-packages.py",
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_places_are_shortened_to_what_people_know(name):
+    assert short_place(f"{name}:6:11 (f)") == f"{NAMES[name]}:6:11 (f)"
+    assert short_place(name) == NAMES[name]
+
+
+CELL = """
+def f(x):
+    return TALL @ jnp.sin(x)
+
+def g(x):
+    return jnp.sin(x) * float(x[0])
+"""
+
+
+def test_a_cell_of_a_notebook_is_called_so():
+    names = {"TALL": TALL, "jnp": jnp}
+    exec(compile(CELL, "/tmp/ipykernel_123/456.py", "exec"), names)
+    assert "mixed by dot_general at cell:3:11 (f)" in repr(adk.jacobian(names["f"]).plan(X[:3]))
+    with pytest.raises(adk.ModeError, match=r"of NumPy at cell:6 \(g\), and"):
+        adk.jacobian(names["g"])(X)

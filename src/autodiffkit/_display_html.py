@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 from html import escape
 
-from autodiffkit._display_text import Display, Grid, Section, Table, shown_cells
+from autodiffkit._display_text import Column, Display, Grid, Section, Table, shown_cells
 from autodiffkit._fitting import printable
 
 # Nothing has a colour of its own but lines, which are grey enough for either background: what a
@@ -20,6 +20,7 @@ _CELL = (
     "padding:.15em 1.2em .15em 0;text-align:left;vertical-align:top;background:transparent;"
     "color:inherit;border:none"
 )
+_INNER = _TABLE.replace("margin:.3em 0", "margin:0")  # in a cell, on the line of its name
 _HEAD = f"{_CELL};font-weight:600;border-bottom:{_LINE}"
 
 _GRID = 220  # the larger side of a picture, in pixels
@@ -71,14 +72,20 @@ def _sections(sections: Sequence[Section]) -> str:
     """Rows of a name and a cell with all that belongs to it."""
     rows = "".join(
         f'<tr style="background:transparent"><th scope="row" style="{_CELL};font-weight:600">'
-        f'{_text(section.name)}</th><td style="{_CELL}">{"".join(map(_part, section.parts))}</td>'
+        f'{_text(section.name)}</th><td style="{_CELL}">{_cell_parts(section)}</td>'
         "</tr>"
         for section in sections
     )
     return f'<table class="autodiffkit" style="{_TABLE}"><tbody>{rows}</tbody></table>'
 
 
-def _table(table: Table) -> str:
+def _cell_parts(section: Section) -> str:
+    return "".join(
+        _table(part, _INNER) if isinstance(part, Table) else _part(part) for part in section.parts
+    )
+
+
+def _table(table: Table, style: str = _TABLE) -> str:
     heads = [column.head for column in table.columns]
     head = ""
     if any(heads):
@@ -88,21 +95,28 @@ def _table(table: Table) -> str:
     for number, row in enumerate(shown_cells(table)):
         faint = ";opacity:.7" if number in table.faint else ""
         cells = "".join(
-            f'<td style="{_CELL};{_STYLES.get(column.kind, _PLAIN)}">{escape(cell)}</td>'
-            for cell, column in zip(row, table.columns, strict=True)
+            f'<td style="{_CELL};{_style(column, cell, k)}">{escape(cell)}</td>'
+            for k, (cell, column) in enumerate(zip(row, table.columns, strict=True))
         )
         rows.append(f'<tr style="background:transparent{faint}">{cells}</tr>')
     more = f"<div>{_text(table.more)}</div>" if table.more else ""
     body = f"<tbody>{''.join(rows)}</tbody>"
-    return f'<table class="autodiffkit" style="{_TABLE}">{head}{body}</table>{more}'
+    return f'<table class="autodiffkit" style="{style}">{head}{body}</table>{more}'
 
 
-# How cells of a kind are set: names and shapes on one line, what is said in words wrapped.
-_PLAIN = f"white-space:nowrap;{_MONO}"
-_STYLES = {
-    "note": f"white-space:pre-wrap;min-width:12em;{_MONO}",
-    "text": "white-space:pre-wrap;max-width:46em",
-}
+_LONG = 30  # characters of a name that may be broken where there is no room for it
+
+
+def _style(column: Column, cell: str, number: int) -> str:
+    """How a cell is set: shapes and short names on one line, everything else wrapped."""
+    if column.kind == "text":
+        return "white-space:pre-wrap;max-width:46em"
+    if column.kind == "note":
+        return f"white-space:pre-wrap;min-width:12em;overflow-wrap:anywhere;{_MONO}"
+    # A row of a plan may begin with an operation and its place in the source.
+    if (number == 0 or column.kind == "name") and len(cell) > _LONG:
+        return f"white-space:pre-wrap;min-width:12em;overflow-wrap:anywhere;{_MONO}"
+    return f"white-space:nowrap;{_MONO}"
 
 
 # Pictures -----------------------------------------------------------------------

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +14,7 @@ from autodiffkit._first_order import first_order
 from autodiffkit._interpret import bind, body_of, interpret
 from autodiffkit._jaxprs import alone
 from autodiffkit._leaves import is_inexact
-from autodiffkit._naming import calls_custom_rules, describe, is_of_jax
+from autodiffkit._naming import calls_custom_rules, describe, is_of_jax, short_place
 from autodiffkit._products import Flat, moved, numbers, roundoff
 from autodiffkit._second_order import second_order
 from autodiffkit._subject import Settings, Subject
@@ -315,8 +314,7 @@ def _rule_name(equation: Any) -> str:
     body = str(equation.params["call_jaxpr"].jaxpr.debug_info.func_src_info)
     info = getattr(equation.params[_RULES[name]], "debug_info", None)
     rule, _, where = str(getattr(info, "func_src_info", "") or "").partition(" at ")
-    where = where.removeprefix(str(Path.cwd()) + "/")
-    described = f" {rule} ({where})" if where else ""
+    described = f" {rule} ({short_place(where)})" if where else ""
     kind = name.removesuffix("_call")
     return f"the {kind} rule{described} of {body.partition(' at ')[0]}{place}"
 

@@ -1,6 +1,7 @@
 """Equations in the user's words, with lines of source; and whose rules they call."""
 
 import functools
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,28 @@ def name_of_primitive(equation: Any) -> str:
 
 def place_of(equation: Any) -> str:
     """Where an equation is in the user's source: `model.py:12:9 (loss)`, empty if unknown."""
-    where = str(source_info.summarize(equation.source_info))
-    return where.removeprefix(str(Path.cwd()) + "/")
+    return short_place(str(source_info.summarize(equation.source_info)))
+
+
+def short_place(where: str) -> str:
+    """A place in source as people know the file.
+
+    Args:
+        where: `/home/me/project/model.py:12:9 (loss)`, or a path alone.
+
+    Returns:
+        The place from the working directory on; from the package on, where it is in an installed
+        one; and `cell:12:9 (loss)` where it is in a cell of a notebook, whose file has a name that
+        nobody has chosen.
+    """
+    where = _CELL.sub("cell", where)
+    installed = _INSTALLED.match(where)
+    return where[installed.end() :] if installed else where.removeprefix(f"{Path.cwd()}/")
+
+
+_INSTALLED = re.compile(r".*[/\\](?:site|dist)-packages[/\\]")
+# What the kernels of Jupyter call a cell, and IPython an input.
+_CELL = re.compile(r"^(?:.*[/\\](?:ipykernel|xpython)_\d+[/\\]\d+\.py|<ipython-input-\d+-\w+>)")
 
 
 # Whose a rule is ------------------------------------------------------------------

@@ -12,7 +12,7 @@ from jax.extend.core import primitives
 from autodiffkit._errors import RefusalError
 from autodiffkit._jax_compat import is_reference, scan_counts
 from autodiffkit._jaxprs import among
-from autodiffkit._naming import describe
+from autodiffkit._naming import describe, short_place
 from autodiffkit._program import WRITTEN, reason
 from autodiffkit._unseparated import is_floating, obstacle
 
@@ -120,6 +120,5 @@ def line_of_user(error: BaseException) -> str | None:
         path, name = Path(frame.f_code.co_filename), frame.f_code.co_name
         standard = path.is_relative_to(_STANDARD) and "site-packages" not in path.parts
         if not standard and not any(map(path.is_relative_to, _OURS)):
-            where = str(path).removeprefix(f"{Path.cwd()}/")
-            return f"{where}:{line} ({name})"
+            return f"{short_place(str(path))}:{line} ({name})"
     return None
