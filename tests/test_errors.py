@@ -1,6 +1,7 @@
 """What bad input gets: the class and the exact text of every exception."""
 
 import dataclasses
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 import autodiffkit as adk
+import autodiffkit.testing
 from autodiffkit import _memory
 from functions import Strict, make_affine
 from places import place
@@ -266,11 +268,6 @@ OF_KINDS = "a path, a glob or a tuple of these"
 )
 def test_options_that_make_no_sense(kind, call, text):
     assert message(kind, call) == text
-
-
-def test_an_unknown_option_is_pythons_own_error():
-    with pytest.raises(TypeError, match="unexpected keyword argument 'argnums'"):
-        adk.jacobian(product, argnums=0)
 
 
 @pytest.mark.parametrize("transform", [adk.jacobian, adk.grad, adk.hessian, adk.linearize, adk.hvp])
@@ -1442,3 +1439,72 @@ def test_nothing_is_refused_where_the_memory_is_unknown(monkeypatch):
     monkeypatch.setattr(_memory, "available_bytes", lambda arrays: None)
     monkeypatch.setattr(_memory, "_SMALL", 0)
     assert adk.jacobian(sine)(jnp.zeros(17)).x.shape == (17, 17)
+
+
+# Calls of the transforms themselves ---------------------------------------------------------
+
+ALL = [
+    adk.jacobian,
+    adk.grad,
+    adk.hessian,
+    adk.linearize,
+    adk.hvp,
+    adk.hessian_diagonal,
+    adk.laplacian,
+    adk.divergence,
+    adk.curl,
+    adk.directional_derivative,
+    adk.check_derivatives,
+    adk.find_nonfinite,
+    adk.testing.assert_derivatives,
+]
+
+
+@pytest.mark.parametrize("transform", ALL, ids=lambda x: x.__name__)
+def test_the_options_of_jax_are_told_what_they_are_here(transform):
+    call = f"{transform.__name__}(product)"
+    assert message(adk.SignatureError, lambda: transform(product, argnums=1)) == (
+        f"{call}: there is no option 'argnums', because arguments are selected by name. Pass "
+        "wrt='y'."
+    )
+    assert message(adk.SignatureError, lambda: transform(product, argnums=(0, -1))).endswith(
+        "Pass wrt=('x', 'y')."
+    )
+    assert message(adk.SignatureError, lambda: transform(product, argnames="x")).endswith(
+        "Pass wrt='x'."
+    )
+    unknown = "Pass wrt= with the name of the argument, or with a tuple of several."
+    for call_of_it in (lambda: transform(argnums=0), lambda: transform(product, argnums=2)):
+        assert message(adk.SignatureError, call_of_it).endswith(unknown)
+    assert message(adk.SignatureError, lambda: transform(product, X, X)) == (
+        f"{call[:-1]}, ...) takes no more than that by position. Write {call}(x, y) to call what "
+        "it returns, and wrt= to select arguments by name."
+    )
+    assert f"Write {call}(x) " in message(adk.SignatureError, lambda: transform(product, 1))
+    assert f"Write {call}(...) " in message(adk.SignatureError, lambda: transform(product, 1, 2, 3))
+    assert message(adk.SignatureError, lambda: transform(product, y=X)) == (
+        f"{call}: 'y' is an argument of the function and no option. Pass it to what "
+        f"{transform.__name__} returns: {call}(y=...)."
+    )
+    assert message(adk.SignatureError, lambda: transform(product, wtr="x")) == (
+        f"{call}: there is no option 'wtr'; did you mean 'wrt'?"
+    )
+    parameters = inspect.signature(transform).parameters
+    assert "argnums" not in parameters
+    assert {"wrt", "options"} & {*parameters}
+
+
+def test_the_options_of_jax_are_told_what_they_are_with_two_functions():
+    def told(call):
+        return message(adk.SignatureError, call)
+
+    assert told(lambda: adk.gauss_newton(product, square_sum, X, X)) == (
+        "gauss_newton(product, square_sum, ...) takes no more than that by position. Write "
+        "gauss_newton(product, square_sum)(x, y) to call what it returns, and wrt= to select "
+        "arguments by name."
+    )
+    assert told(lambda: adk.fisher(product, "poisson", argnums=0)) == (
+        "fisher(product, 'poisson'): there is no option 'argnums', because arguments are selected "
+        "by name. Pass wrt='x'."
+    )
+    assert "Write jacobian(f)(...) " in told(lambda: adk.jacobian(3.0, X))

@@ -181,7 +181,11 @@ RAISED = [
     lambda: adk.jacobian(product)(X, X).slogdet(),
     lambda: adk.grad(jnp.sum)(X).of(0),
     lambda: X - adk.grad(jnp.sum)(X),
-    lambda: tuple(adk.grad(jnp.sum)(X)),
+    lambda: [*adk.grad(jnp.sum)(X)],
+    lambda: adk.jacobian(product, X, X),
+    lambda: adk.jacobian(product, argnums=1),
+    lambda: adk.jacobian(product, x=X),
+    lambda: adk.jacobian(product, wtr="x"),
     changed,
 ]
 

@@ -5,6 +5,7 @@ from typing import Any, Literal, ParamSpec, TypedDict, TypeVar, Unpack, overload
 
 from autodiffkit._flat_call import Options
 from autodiffkit._limits import Limits
+from autodiffkit._options import takes_options
 from autodiffkit._planning import Layout, Mode
 from autodiffkit._selection import Blocks, Of, Wrt
 from autodiffkit._transforms import (
@@ -68,6 +69,7 @@ def jacobian(
 def jacobian(
     *, has_aux: Literal[False] = ..., **options: Unpack[_Options]
 ) -> Callable[[Callable[P, R]], JacobianTransform[P, R]]: ...
+@takes_options
 def jacobian(
     f: Callable[..., Any] | None = None,
     /,
@@ -151,6 +153,7 @@ def grad(
 def grad(
     *, has_aux: Literal[False] = ..., **options: Unpack[_Options]
 ) -> Callable[[Callable[P, R]], GradTransform[P, R]]: ...
+@takes_options
 def grad(
     f: Callable[..., Any] | None = None,
     /,
@@ -212,6 +215,7 @@ def hessian(
 def hessian(
     *, has_aux: Literal[False] = ..., **options: Unpack[_HessianOptions]
 ) -> Callable[[Callable[P, R]], HessianTransform[P, R]]: ...
+@takes_options
 def hessian(
     f: Callable[..., Any] | None = None,
     /,
@@ -283,6 +287,7 @@ def linearize(
 def linearize(
     *, has_aux: Literal[False] = ..., **options: Unpack[_Options]
 ) -> Callable[[Callable[P, R]], LinearizeTransform[P, R]]: ...
+@takes_options
 def linearize(
     f: Callable[..., Any] | None = None,
     /,
@@ -342,6 +347,7 @@ def hvp(
 def hvp(
     *, has_aux: Literal[False] = ..., **options: Unpack[_Options]
 ) -> Callable[[Callable[P, R]], HvpTransform[P, R]]: ...
+@takes_options
 def hvp(
     f: Callable[..., Any] | None = None,
     /,

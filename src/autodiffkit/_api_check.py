@@ -6,6 +6,7 @@ from typing import Any, ParamSpec, TypedDict, TypeVar, Unpack, overload
 from autodiffkit._api import transform
 from autodiffkit._check import CheckTransform
 from autodiffkit._flat_call import Options
+from autodiffkit._options import takes_options
 from autodiffkit._planning import Mode
 from autodiffkit._selection import Of, Wrt
 from autodiffkit._subject import Settings
@@ -39,6 +40,7 @@ def check_derivatives(
 def check_derivatives(
     **options: Unpack[CheckOptions],
 ) -> Callable[[Callable[P, R]], CheckTransform[P, R]]: ...
+@takes_options
 def check_derivatives(
     f: Callable[..., Any] | None = None,
     /,

@@ -6,6 +6,7 @@ from typing import Any, ParamSpec, TypedDict, TypeVar, Unpack, overload
 from autodiffkit._api import transform
 from autodiffkit._flat_call import Options
 from autodiffkit._nonfinite import NonfiniteTransform
+from autodiffkit._options import takes_options
 from autodiffkit._selection import Of, Wrt
 
 P = ParamSpec("P")
@@ -28,6 +29,7 @@ def find_nonfinite(
 def find_nonfinite(
     **options: Unpack[_Options],
 ) -> Callable[[Callable[P, R]], NonfiniteTransform[P, R]]: ...
+@takes_options
 def find_nonfinite(
     f: Callable[..., Any] | None = None,
     /,

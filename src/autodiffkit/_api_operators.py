@@ -12,6 +12,7 @@ from autodiffkit._operators import (
     HessianDiagonalTransform,
     LaplacianTransform,
 )
+from autodiffkit._options import takes_options
 from autodiffkit._selection import Of, Wrt
 
 P = ParamSpec("P")
@@ -48,6 +49,7 @@ def hessian_diagonal(
 def hessian_diagonal(
     *, has_aux: Literal[False] = ..., **options: Unpack[_Options]
 ) -> Callable[[Callable[P, R]], HessianDiagonalTransform[P, R]]: ...
+@takes_options
 def hessian_diagonal(
     f: Callable[..., Any] | None = None,
     /,
@@ -97,6 +99,7 @@ def laplacian(
 def laplacian(
     *, has_aux: Literal[False] = ..., **options: Unpack[_Options]
 ) -> Callable[[Callable[P, R]], LaplacianTransform[P, R]]: ...
+@takes_options
 def laplacian(
     f: Callable[..., Any] | None = None,
     /,
@@ -144,6 +147,7 @@ def divergence(
 def divergence(
     *, has_aux: Literal[False] = ..., **options: Unpack[_Options]
 ) -> Callable[[Callable[P, R]], DivergenceTransform[P, R]]: ...
+@takes_options
 def divergence(
     f: Callable[..., Any] | None = None,
     /,
@@ -188,6 +192,7 @@ def curl(
 def curl(
     *, has_aux: Literal[False] = ..., **options: Unpack[_Options]
 ) -> Callable[[Callable[P, R]], CurlTransform[P, R]]: ...
+@takes_options
 def curl(
     f: Callable[..., Any] | None = None,
     /,
@@ -236,6 +241,7 @@ def directional_derivative(
 def directional_derivative(
     *, has_aux: Literal[False] = ..., **options: Unpack[_DirectionalOptions]
 ) -> Callable[[Callable[P, R]], DirectionalDerivativeTransform[P, R]]: ...
+@takes_options
 def directional_derivative(
     f: Callable[..., Any] | None = None,
     /,

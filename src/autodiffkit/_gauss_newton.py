@@ -23,6 +23,7 @@ from autodiffkit._inputs import Inputs
 from autodiffkit._leaves import block_spec, describe_leaf
 from autodiffkit._linear_map import LinearMap
 from autodiffkit._linearized import Linearized
+from autodiffkit._options import takes_options
 from autodiffkit._paths import component, show
 from autodiffkit._plan import Plan
 from autodiffkit._planning import Mode
@@ -241,6 +242,7 @@ _LIKELIHOODS: dict[str, Callable[[Any], Array]] = {
 # The transforms -----------------------------------------------------------------
 
 
+@takes_options
 def gauss_newton(
     model: Callable[P, Any],
     loss: Callable[[Any], Any],
@@ -307,6 +309,7 @@ def fisher(
     mode: Mode = ...,
     typecheck: bool = ...,
 ) -> FisherTransform[P, R]: ...
+@takes_options
 def fisher(
     model: Callable[..., Any],
     likelihood: Likelihood | Callable[[Any], Any] = "gaussian",

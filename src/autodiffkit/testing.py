@@ -6,6 +6,7 @@ from typing import Any, ParamSpec, TypeVar, Unpack, overload
 from autodiffkit._api_check import CheckOptions, make_check
 from autodiffkit._check import CheckTransform
 from autodiffkit._check_report import DerivativeReport
+from autodiffkit._options import takes_options
 
 __all__ = ["assert_derivatives"]
 
@@ -33,6 +34,7 @@ def assert_derivatives(
 def assert_derivatives(
     **options: Unpack[CheckOptions],
 ) -> Callable[[Callable[P, R]], CheckTransform[P, R]]: ...
+@takes_options
 def assert_derivatives(
     f: Callable[..., Any] | None = None, /, **options: Unpack[CheckOptions]
 ) -> Any:

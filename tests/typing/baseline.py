@@ -186,4 +186,6 @@ adk.jacobian(energy, mode="forward")  # type: ignore[call-overload]  # pyright: 
 adk.jacobian(energy, wrt=3)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]  # no path
 adk.jacobian(energy)(x).plot(kind="contour")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # no such kind
 adk.plot_function(3, 0, 1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # not a function
+adk.jacobian(energy, argnums=1)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]  # no option
+adk.jacobian(energy, x, 2.0)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]  # not here
 adk.jacobian(3)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]  # not a function
