@@ -575,6 +575,24 @@ def test_a_thousand_leaves_are_cut_with_a_count_and_fast():
     assert time.perf_counter() - start < 2
 
 
+def test_no_table_is_cut_by_one_row():
+    def result(count):
+        tree = {f"k{i:02}": jnp.float32(i) for i in range(count)}
+        G = adk.grad(lambda tree: sum(x**2 for x in tree.values()))(tree)
+        L = adk.linearize(lambda tree: tree)(tree)
+        report = adk.check_derivatives(lambda tree: sum(tree.values()), order=1)(tree)
+        D = adk.hessian_diagonal(lambda tree: sum(x**2 for x in tree.values()))(tree)
+        return [repr(x) for x in (G, L, report, D)]
+
+    for text in result(25):
+        assert "k24" in text
+        assert " more" not in text
+    for text, kind in zip(result(26), ("blocks", "leaves", "blocks", "leaves"), strict=True):
+        assert "k23" in text
+        assert "k24" not in text
+        assert f"... and 2 more {kind}" in text
+
+
 def test_treescope_shows_a_table_where_a_tree_would_have_too_many_branches():
     few = {f"k{i}": jnp.float32(i) for i in range(40)}
     J = adk.jacobian(lambda t: jax.tree.map(lambda x: 2 * x, t))(few)

@@ -536,9 +536,9 @@ def test_errors_of_the_function_are_its_own():
     (
         "predicate that accepts none of many",
         adk.SelectionError,
-        lambda: adk.jacobian(tree_input, wrt=lambda path, leaf: False)([1.0] * 9),
+        lambda: adk.jacobian(tree_input, wrt=lambda path, leaf: False)([1.0] * 10),
         "jacobian(tree_input): the predicate wrt accepted none of the differentiable leaves: "
-        "t.0, t.1, t.2, t.3, t.4, t.5, t.6, t.7 and 1 more. Accept one of them, or leave wrt out.",
+        "t.0, t.1, t.2, t.3, t.4, t.5, t.6, t.7 and 2 more. Accept one of them, or leave wrt out.",
     ),
     (
         "predicate by value under a trace",

@@ -192,6 +192,31 @@ def test_a_long_plan_is_cut_short():
     )
 
 
+def test_no_list_is_cut_by_one():
+    def plan(count, mode):
+        tree = {f"p{i:02}": 1.0 for i in range(count)}
+        return str(adk.jacobian(lambda tree, n: sum(tree.values()), mode=mode).plan(tree, 1))
+
+    assert "and " not in plan(4, "rev").replace("asked for (", "")
+    assert "tree.p03" in plan(4, "rev").split("onto")[1]
+    assert plan(5, "rev").split("tree.p02")[1].split("\n")[1].strip() == "and 2 more"
+    assert "tree.p12" in plan(13, "fwd")
+    assert "more" not in plan(13, "fwd")
+    assert "\n            and 2 more\n" in plan(14, "fwd")
+
+    def held(count):
+        return str(adk.jacobian(lambda x, tree: x).plan(1.0, list(range(count))))
+
+    assert "an int: tree.0, tree.1, tree.2, tree.3, tree.4" in held(5)
+    assert "tree.4, ..." not in held(5)
+    assert "an int: tree.0, tree.1, tree.2, tree.3, ... (6)" in held(6)
+
+    one = str(adk.jacobian(lambda x: jnp.zeros(2)).plan([1.0] * 5))
+    assert "output by x.3, output by x.4: no path" in " ".join(one.split())
+    more = str(adk.jacobian(lambda x: jnp.zeros(2)).plan([1.0] * 6))
+    assert "output by x.3, ... (6): no path" in " ".join(more.split())
+
+
 def test_the_line_for_the_log():
     plan = adk.jacobian(encoded, wrt="x").plan(jnp.ones(300), 2.0)
     assert plan.summary == (

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from autodiffkit import _remedies as remedies
+from autodiffkit._errors import shown_of
 from autodiffkit._leaves import describe_array
 from autodiffkit._naming import comes_from_jax, describe, name_of_primitive, place_of
 from autodiffkit._origins import Origin, is_bad
@@ -116,8 +117,9 @@ def describe_case(case: Case) -> str:
     equation, step = case.origin.step.equation, case.origin.step
     name = _called_function(equation) if step.by_rule else _WORDS.get(case.name, case.name)
     arrays = list(zip(case.operands, case.origin.operands, strict=True))
-    inside = ", ".join(_shown(x, array) for x, array in arrays[:_SHOWN])
-    inside += ", ..." if len(arrays) > _SHOWN else ""
+    count = shown_of(len(arrays), _SHOWN)
+    inside = ", ".join(_shown(x, array) for x, array in arrays[:count])
+    inside += ", ..." if len(arrays) > count else ""
     if case.name == "integer_pow":
         inside += f", {equation.params['y']}"
     where = f" at index {case.index}" if case.index else ""

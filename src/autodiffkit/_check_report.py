@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from autodiffkit._display import Displayed
 from autodiffkit._display_text import Column, Display, Table
+from autodiffkit._errors import shown_of
 from autodiffkit._plot_report import Bar, draw_report
 
 if TYPE_CHECKING:
@@ -165,12 +166,13 @@ class DerivativeReport(Displayed):
 
     def _display(self) -> Display:
         count = len(self.blocks)
-        more = f"... and {count - _TABLE_ROWS} more blocks" if count > _TABLE_ROWS else ""
-        rows = tuple(block._cells for block in self.blocks[:_TABLE_ROWS])
+        most = shown_of(count, _TABLE_ROWS)
+        more = f"... and {count - most} more blocks" if count > most else ""
+        rows = tuple(block._cells for block in self.blocks[:most])
         table = Table(_HEAD, rows, more)
         said = [f"{x.finding}: {x.explanation}" for x in self.blocks if x.explanation]
-        if len(said) > _EXPLAINED:
-            more = f"... and {len(said) - _EXPLAINED} more such lines, in .blocks"
-            said = [*said[:_EXPLAINED], more]
+        most = shown_of(len(said), _EXPLAINED)
+        if len(said) > most:
+            said[most:] = [f"... and {len(said) - most} more such lines, in .blocks"]
         notes = [f"note: {note}" for note in self.notes]
         return Display(f"Derivatives of {self.function}: {self._verdict}", (table, *said, *notes))

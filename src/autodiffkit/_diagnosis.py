@@ -9,6 +9,7 @@ import numpy as np
 
 from autodiffkit._check_report import CheckedBlock, Finding
 from autodiffkit._comparison import Compared
+from autodiffkit._errors import shown_of
 from autodiffkit._faults import Causes, Cuts, Rule
 from autodiffkit._first_order import first_order
 from autodiffkit._leaves import LeafSpec
@@ -357,8 +358,10 @@ def _rules(rules: Sequence[Rule]) -> str:
 
 
 def _several(texts: Sequence[str]) -> str:
-    more = f" and {len(texts) - _SOME} more" if len(texts) > _SOME else ""
-    return _listed(texts[:_SOME]) + more
+    shown = shown_of(len(texts), _SOME)
+    if len(texts) == shown:
+        return _listed(texts)
+    return f"{', '.join(texts[:shown])} and {len(texts) - shown} more"
 
 
 def _listed(texts: Sequence[str]) -> str:

@@ -107,5 +107,11 @@ def nearest(name: str, names: Iterable[str], otherwise: str) -> str:
 
 def some_of(names: Sequence[str]) -> str:
     """The first few names, and how many more there are."""
-    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
-    return ", ".join(names[:8]) + more
+    shown = shown_of(len(names), 8)
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more
+
+
+def shown_of(count: int, most: int) -> int:
+    """How many of a list are shown: all where only one would be left out, which saves nothing."""
+    return count if count <= most + 1 else most

@@ -14,7 +14,7 @@ from jaxtyping import Array
 from autodiffkit._again import plan_again
 from autodiffkit._block_table import BlockTable
 from autodiffkit._display_text import Display, Table, plain_table
-from autodiffkit._errors import NotDifferentiatedError, StructureError, columns, listed
+from autodiffkit._errors import NotDifferentiatedError, StructureError, columns, listed, shown_of
 from autodiffkit._inputs import Inputs, inputs_of
 from autodiffkit._jax_compat import is_eager
 from autodiffkit._leaves import Ends, LeafSpec, describe_leaf, is_complex, is_numeric
@@ -256,10 +256,11 @@ class LinearMap(Composable, Generic[R_co]):
 
 
 def _space(specs: Sequence[LeafSpec]) -> Table:
-    rows = [(legible(s.path) or "output", str(s)) for s in specs[:_TABLE_ROWS]]
+    count = shown_of(len(specs), _TABLE_ROWS)
+    rows = [(legible(s.path) or "output", str(s)) for s in specs[:count]]
     more = ""
-    if len(specs) > _TABLE_ROWS:
-        more = f"... and {len(specs) - _TABLE_ROWS} more leaves"
+    if len(specs) > count:
+        more = f"... and {len(specs) - count} more leaves"
     return dataclasses.replace(plain_table(rows, "name", "fixed"), more=more, margin=2)
 
 

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 
 from autodiffkit._derivative import first_derivative, linear_at
 from autodiffkit._derivative_origins import forward_origins, reverse_origins
-from autodiffkit._errors import SignatureError
+from autodiffkit._errors import SignatureError, shown_of
 from autodiffkit._findings import finding_of, of_input, of_running
 from autodiffkit._flat_call import FlatCall
 from autodiffkit._jax_compat import is_eager
@@ -220,7 +220,8 @@ class _Search:
     # Step by step -----------------------------------------------------------------------
 
     def _follow(self, blocks: Sequence[Block], by: Callable[[Block], Iterable[Origin]]) -> None:
-        for block in blocks[:_FOLLOWED]:
+        count = shown_of(len(blocks), _FOLLOWED)
+        for block in blocks[:count]:
             try:
                 origins = by(block)
             except Exception as error:  # a step alone may refuse what the whole does without
@@ -228,8 +229,8 @@ class _Search:
                 continue
             for origin in origins:
                 self._add(origin, [(block.output, block.source)])
-        if len(blocks) > _FOLLOWED:
-            self._notes.append(f"Only the first {_FOLLOWED} of {len(blocks)} blocks were followed.")
+        if len(blocks) > count:
+            self._notes.append(f"Only the first {count} of {len(blocks)} blocks were followed.")
 
     def _pushed(self, block: Block) -> Iterable[Origin]:
         tangents: list[Any] = [None] * len(self._tape.inputs)

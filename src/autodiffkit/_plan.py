@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from autodiffkit._cost import Work
 from autodiffkit._display import Displayed
 from autodiffkit._display_text import Display, Kind, Section, Table, plain_table
-from autodiffkit._errors import StructureError
+from autodiffkit._errors import StructureError, shown_of
 from autodiffkit._leaves import Ends, describe_array
 from autodiffkit._memory import show_bytes
 from autodiffkit._naming import describe
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 NAMES = {"fwd": "forward", "rev": "reverse", "mixed": "mixed"}
-_ROWS = 12
+_ROWS = 12  # that are swept from
+_STOPS = 3  # that are swept to
+_SOME = 4
 _PARTS = 4  # of a plan, up to which all are plotted
 _VARIABLE: tuple[Kind, ...] = ("fixed", "fixed", "note")
 
@@ -215,10 +217,12 @@ class Plan(Displayed):
         network, chosen = self._schedule.network, self._choice.chosen
         moved = "pushed forward from" if mode == "fwd" else "pulled back from"
         sketches = chosen.pushes if mode == "fwd" else chosen.pulls
-        notes = [self._axes_note(v, sketches.get(v)) for v in starts[:_ROWS]]
+        notes = [
+            self._axes_note(v, sketches.get(v)) for v in starts[: shown_of(len(starts), _ROWS)]
+        ]
         rows = [(*self._row(network, v), note) for v, note in zip(starts, notes, strict=False)]
         entries = _plural(sum(network.sizes[v] for v in stops), "entry", "entries")
-        where = [self._row(network, v) for v in stops[:3]]
+        where = [self._row(network, v) for v in stops[: shown_of(len(stops), _STOPS)]]
         count = sum(
             sketches[v].directions if v in sketches else network.capacities[v] for v in starts
         )
@@ -357,8 +361,9 @@ def log(plan: Plan) -> None:
 
 
 def _first(lines: Sequence[str]) -> tuple[str, ...]:
-    more = [f"and {len(lines) - 4} more"] if len(lines) > 4 else []
-    return (*lines[:4], *more)
+    shown = shown_of(len(lines), _SOME)
+    more = [f"and {len(lines) - shown} more"] if len(lines) > shown else []
+    return (*lines[:shown], *more)
 
 
 def _cut_table(rows: Sequence[tuple[str, ...]], count: int) -> Table:
@@ -377,7 +382,8 @@ def _axes(numbers: Sequence[int]) -> str:
 
 
 def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:4]) + (f", ... ({len(names)})" if len(names) > 4 else "")
+    shown = shown_of(len(names), _SOME)
+    return ", ".join(names[:shown]) + (f", ... ({len(names)})" if len(names) > shown else "")
 
 
 def amounts(work: Work) -> tuple[str, str]:

@@ -14,6 +14,7 @@ from autodiffkit._compact import Shared
 from autodiffkit._dims import accepts, derivative_of, describe_array_type
 from autodiffkit._display_html import worth_drawing
 from autodiffkit._display_text import Column, Display, Grid, Table
+from autodiffkit._errors import shown_of
 from autodiffkit._jax_compat import is_eager
 from autodiffkit._leaves import LeafSpec, describe_array, describe_leaf, is_inexact
 from autodiffkit._paths import Path, legible
@@ -93,17 +94,18 @@ class BlockRow:
 def leaf_display(title: str, leaves: Sequence[tuple[Path, Any]]) -> Display:
     """A table of leaves by path, with the numbers of small ones, cut short if it is long."""
     columns: tuple[Column, ...] = (Column("", "name"), Column(""), Column("", "extra"))
+    count = shown_of(len(leaves), _TABLE_ROWS)
     rows: list[tuple[str, ...]] = [
         (
             legible(path) or "output",
             _described(leaf) if hasattr(leaf, "shape") else describe_leaf(leaf),
             _numbers(_values(leaf)),
         )
-        for path, leaf in leaves[:_TABLE_ROWS]
+        for path, leaf in leaves[:count]
     ]
     more = ""
-    if len(leaves) > _TABLE_ROWS:
-        more = f"... and {len(leaves) - _TABLE_ROWS} more leaves"
+    if len(leaves) > count:
+        more = f"... and {len(leaves) - count} more leaves"
     if not any(row[-1] for row in rows):
         rows, columns = [row[:-1] for row in rows], columns[:-1]
     return Display(title, (Table(columns, tuple(rows), more),))
@@ -248,15 +250,16 @@ def block_display(
         What there is to see. There is a column of annotations if there are annotations, and one of
         numbers if all blocks are small.
     """
-    shown = list(itertools.islice(rows, _TABLE_ROWS))
+    most = shown_of(count, _TABLE_ROWS)
+    shown = list(itertools.islice(rows, most))
     cells = [row.cells() for row in shown]
     columns = [*head, *_BLOCK]
     kept = [k for k in range(len(columns)) if k < len(columns) - 2 or any(r[k] for r in cells)]
-    if count > _TABLE_ROWS or not all(row.is_small for row in shown):
+    if count > most or not all(row.is_small for row in shown):
         kept = [k for k in kept if k < len(columns) - 1]
     more = ""
-    if count > _TABLE_ROWS:
-        more = f"... and {count - _TABLE_ROWS} more blocks"
+    if count > most:
+        more = f"... and {count - most} more blocks"
         bad, size = _not_finite(jax.tree.leaves(blocks))
         if bad:
             more += f"; of all blocks, {bad} of {size} entries are not finite"

@@ -16,7 +16,7 @@ from beartype.door import die_if_unbearable, is_bearable
 from jaxtyping import PyTree, config
 
 from autodiffkit._dims import Dim, sizes
-from autodiffkit._errors import AnnotationError, columns, listed
+from autodiffkit._errors import AnnotationError, columns, listed, shown_of
 from autodiffkit._function_hints import FunctionHints
 from autodiffkit._hints import (
     ArrayHint,
@@ -315,8 +315,9 @@ class _Check:
         read = (name for dim in dims for name in (dim.name, *dim.reads))
         lines = [f"{x} = {scope.sizes[x]}" for x in dict.fromkeys(read) if x in scope.sizes]
         lines += [f"{x} = {scope.structures[x]}" for x in structures if x in scope.structures]
-        if len(lines) > _NAMES_SHOWN:
-            lines[_NAMES_SHOWN:] = [f"... and {len(lines) - _NAMES_SHOWN} more"]
+        shown = shown_of(len(lines), _NAMES_SHOWN)
+        if len(lines) > shown:
+            lines[shown:] = [f"... and {len(lines) - shown} more"]
         if not lines and isinstance(node, ArrayHint):
             lines = _at_once(node.dims, value)
         error = AnnotationError(
