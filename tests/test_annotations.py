@@ -320,7 +320,7 @@ def test_reprs_show_annotations_also_under_jit():
         H = hes(f, wrt="x")(x, w[0])
         found = [jac(several)(x, w), adk.grad(f)(x, w[0]), H]
         assert "\n".join(map(repr, found)) == _TEXT
-        assert repr(H.x) == repr(H).replace(", 3 by 3", " by x and then")
+        assert repr(H.x) == repr(H).replace(", 3 by 3", ", its blocks by x")
         return found
 
     # Where there are values, those of small blocks are shown.

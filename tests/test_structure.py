@@ -894,7 +894,7 @@ def test_a_hessian_as_text():
         "  output  p.s  p.s      float32[] (zero)"
     )
     assert repr(H.p) == (
-        "Hessian of picklable by p and then\n"
+        "Hessian of picklable, its blocks by p\n"
         "  of      by   then by  block             values\n"
         "  output  p.s  x        float32[2]        [1, -2]\n"
         "  output  p.s  p.s      float32[] (zero)"

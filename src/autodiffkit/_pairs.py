@@ -352,7 +352,7 @@ class PairedRow(Displayed, Whole, eqx.Module):
             for k, (b, block) in enumerate(zip(self._inputs.specs, row, strict=True))
             if block is not None
         )
-        title = f"{self._title} by {self._path} and then"
+        title = f"{self._title}, its blocks by {self._path}"
         count = sum(x is not None for rows in self._blocks for row in rows for x in row)
         return block_display(title, (OF, BY, THEN_BY), rows, count, self._blocks)
 
