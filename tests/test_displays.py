@@ -773,6 +773,89 @@ def test_the_package_does_not_import_treescope():
     ]
 
 
+# Transforms ----------------------------------------------------------------------------------
+
+
+def energy(x, y=1.0):
+    return jnp.sum(x**2) * y
+
+
+def likes(path, leaf):
+    return path == "x"
+
+
+CALLS = {
+    "adk.grad(energy)": adk.grad(energy, wrt=None, progress=False),
+    "adk.grad(energy, wrt='x')": adk.grad(energy, wrt="x"),
+    "adk.jacobian(energy, wrt=('x', 'y'), of='0')": adk.jacobian(energy, wrt=["x", "y"], of="0"),
+    "adk.jacobian(energy, wrt=likes)": adk.jacobian(energy, wrt=likes),
+    "adk.jacobian(energy, mode='rev', has_aux=True, chunk_size=3, memory_limit=1024)": (
+        adk.jacobian(energy, mode="rev", has_aux=True, chunk_size=3, memory_limit="1KiB")
+    ),
+    "adk.linearize(energy, holomorphic=True)": adk.linearize(energy, holomorphic=True),
+    "adk.jacobian(energy, typecheck=False, layout='compact')": (
+        adk.jacobian(energy, layout="compact", typecheck=False)
+    ),
+    "adk.hessian(energy, blocks='diagonal', progress=True)": (
+        adk.hessian(energy, blocks="diagonal", progress=True)
+    ),
+    "adk.hessian(energy, blocks=(('x', 'y'),))": adk.hessian(energy, blocks=[("x", "y")]),
+    "adk.jacobian(adk.grad(energy, wrt='x'))": adk.jacobian(adk.grad(energy, wrt="x")),
+    "adk.jacobian(energy)": adk.jacobian(jax.jit(energy)),
+    "adk.hvp(<lambda>)": adk.hvp(lambda x: x),
+    "adk.laplacian(energy, of='0')": adk.laplacian(energy, of="0"),
+    "adk.directional_derivative(energy)": adk.directional_derivative(energy),
+    "adk.directional_derivative(energy, order=3)": adk.directional_derivative(energy, order=3),
+    "adk.check_derivatives(energy)": adk.check_derivatives(energy),
+    "adk.check_derivatives(energy, wrt='x', full=True, directions=2, order=1)": (
+        adk.check_derivatives(energy, order=1, full=True, directions=2, wrt="x")
+    ),
+    "adk.find_nonfinite(energy)": adk.find_nonfinite(energy),
+    "adk.gauss_newton(energy, likes)": adk.gauss_newton(energy, likes),
+    "adk.fisher(energy, 'gaussian', wrt='x')": adk.fisher(energy, "gaussian", wrt="x"),
+    "adk.fisher(energy, likes)": adk.fisher(energy, likes),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_transform_shows_the_call_that_makes_it(call):
+    transform = CALLS[call]
+    assert repr(transform) == str(transform) == call
+    assert eqx.tree_pformat([transform], width=200) == f"[{call}]"
+    assert "_options" not in repr(Holder(transform))
+
+
+class Holder(eqx.Module):
+    transform: object
+
+    def energy(self, x):
+        return x
+
+
+def test_a_transform_of_a_method_or_a_module():
+    holder = Holder(None)
+    assert repr(adk.jacobian(holder.energy)) == "adk.jacobian(energy)"
+    linear = eqx.nn.Linear(2, 3, key=jax.random.key(0))
+    assert repr(adk.jacobian(linear)) == "adk.jacobian(Linear)"
+    assert (
+        repr(pickle.loads(pickle.dumps(adk.grad(energy, wrt="x")))) == "adk.grad(energy, wrt='x')"
+    )
+
+
+def test_what_wraps_a_module_is_named_by_its_class():
+    linear = eqx.nn.Linear(2, 3, key=jax.random.key(0))
+    for f in (
+        jax.vmap(linear),
+        jax.vmap(eqx.filter_jit(linear)),
+        jax.vmap(functools.partial(linear)),
+        eqx.filter_jit(eqx.filter_vmap(linear)),
+        functools.partial(jax.vmap(linear)),
+    ):
+        assert repr(adk.jacobian(f)(jnp.ones((4, 2)))).startswith("Jacobian of Linear, 12 by 8\n")
+    partial = functools.partial(energy, y=2.0)
+    assert repr(adk.grad(jax.jit(partial))(jnp.ones(2))).startswith("Gradient of energy, 1 by 2\n")
+
+
 # Plans ---------------------------------------------------------------------------------------
 
 

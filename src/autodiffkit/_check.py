@@ -38,6 +38,10 @@ R = TypeVar("R")
 _SAME = 64.0  # roundings by which two runs may differ, where sums have no fixed order
 
 
+# What `check_derivatives` is passed if nothing else is said.
+_DEFAULTS = {"full": False, "directions": 1, "rtol": None, "atol": 0.0, "seed": 0}
+
+
 class CheckTransform(Transform[P, R]):
     """What `adk.check_derivatives` returns."""
 
@@ -54,6 +58,16 @@ class CheckTransform(Transform[P, R]):
         call = f"{self._verb}({name_of(function)})"
         self._orders = _checked_orders(call, orders)
         self._settings = _checked_settings(call, settings)
+
+    @property
+    def _chosen(self) -> dict[str, Any]:
+        settings, orders = self._settings, self._orders
+        given = dataclasses.asdict(settings)
+        given["directions"] = given.pop("count")
+        found = {k: x for k, x in given.items() if x != _DEFAULTS[k]}
+        if orders != (1, 2):
+            found["order"] = orders[0] if len(orders) == 1 else orders
+        return super()._chosen | found
 
     def _of(self, function: Any) -> "CheckTransform[P, R]":
         return type(self)(function, self._options, self._settings, self._orders)

@@ -86,8 +86,15 @@ def name_of(f: Any) -> str:
     """The name of a callable for messages; that of the class if it has none of its own."""
     if isinstance(f, (functools.partial, eqx.Partial)):
         return name_of(f.func)
-    name = getattr(f, "__name__", None)
+    name, wrapped = getattr(f, "__name__", None), getattr(f, "__wrapped__", None)
+    # A transformed module or partial function has no name, or that of the class of a wrapper.
+    is_name = isinstance(name, str) and name not in (_UNNAMED, type(wrapped).__name__)
+    if wrapped is not None and not is_name:
+        return name_of(wrapped)
     return name if isinstance(name, str) else type(f).__name__
+
+
+_UNNAMED = "<unnamed function>"  # as JAX calls what it has wrapped
 
 
 @dataclasses.dataclass(frozen=True)

@@ -137,6 +137,10 @@ class GaussNewtonTransform(Transform[P, R]):
         super().__init__(model, options)
         self._loss = _OuterHessian(loss, Options(scalar="loss", typecheck=options.typecheck))
 
+    @property
+    def _beside(self) -> tuple[str, ...]:
+        return (_name_of_loss(self._loss.__wrapped__),)
+
     def _of(self, function: Any) -> "GaussNewtonTransform[P, R]":
         return type(self)(function, self._loss.__wrapped__, self._options)
 
@@ -180,6 +184,12 @@ class FisherTransform(GaussNewtonTransform[P, R]):
         self, model: Callable[P, Any], loss: Callable[[Any], Any], options: Options
     ) -> None:
         super().__init__(model, loss, options)
+
+
+def _name_of_loss(loss: Any) -> str:
+    """The name that a likelihood is passed by, or that of the user's function."""
+    known = [repr(name) for name, function in _LIKELIHOODS.items() if function is loss]
+    return known[0] if known else name_of(loss)
 
 
 def _gradient(jacobian: Linearized[Any], outer: Linearized[Any], name: str) -> Gradient[Any]:

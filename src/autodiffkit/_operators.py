@@ -257,6 +257,11 @@ class DirectionalDerivativeTransform(_Operator[P, R]):
                 "the derivative. Wrap it in a function whose argument has another name."
             )
 
+    @property
+    def _chosen(self) -> dict[str, Any]:
+        order = self._derivative_order
+        return super()._chosen | ({} if order == 1 else {"order": order})
+
     def _of(self, function: Any) -> "DirectionalDerivativeTransform[P, R]":
         return DirectionalDerivativeTransform(function, self._options, self._derivative_order)
 

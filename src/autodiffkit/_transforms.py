@@ -40,7 +40,7 @@ from autodiffkit._function_hints import FunctionHints, hints_of
 from autodiffkit._hessian import Hessian
 from autodiffkit._jax_compat import is_eager
 from autodiffkit._leaves import canonical
-from autodiffkit._limits import check_limits
+from autodiffkit._limits import Limits, check_limits
 from autodiffkit._linear_map import LinearMap
 from autodiffkit._linearized import Linearized
 from autodiffkit._pairs import bare
@@ -59,6 +59,7 @@ Q = ParamSpec("Q")
 R = TypeVar("R")
 D = TypeVar("D")  # a derivative
 
+_INNER = {"limits", "scalar"}  # options that nobody passes under these names
 _WRAPPED = ("__module__", "__name__", "__qualname__", "__doc__", "__annotations__")
 
 
@@ -153,6 +154,34 @@ class Transform(eqx.Module, Generic[P, R]):
 
     def __eq__(self, other: object) -> bool:
         return self is other
+
+    def __repr__(self) -> str:
+        """The call that makes it: `adk.grad(f, wrt='x')`, with the options that were chosen."""
+        wrapped = self.__wrapped__
+        function = repr(wrapped) if isinstance(wrapped, Transform) else as_function(wrapped).name
+        options = [f"{name}={_written(value)}" for name, value in self._chosen.items()]
+        return f"adk.{self._verb}({', '.join([function, *self._beside, *options])})"
+
+    def __pdoc__(self, **kwargs: Any) -> Any:  # how it is laid out
+        # What Equinox prints of a module that holds this one asks for it.
+        from wadler_lindig import TextDoc  # noqa: PLC0415
+
+        return TextDoc(repr(self))
+
+    @property
+    def _beside(self) -> tuple[str, ...]:
+        """What comes after the function in the call that makes it."""
+        return ()
+
+    @property
+    def _chosen(self) -> dict[str, Any]:
+        """The options that are not the default."""
+        options = self._options
+        fields = [field for field in dataclasses.fields(options) if field.name not in _INNER]
+        found = {field.name: (getattr(options, field.name), field.default) for field in fields}
+        defaults = Limits._field_defaults
+        found |= {k: (x, defaults[k]) for k, x in options.limits._asdict().items()}
+        return {k: x for k, (x, default) in found.items() if x not in (default, None)}
 
     def _flat(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], *, abstract: bool = False
@@ -261,6 +290,11 @@ def _restored(kind: type[Transform[Any, Any]], state: dict[str, Any]) -> Transfo
         annotations = transform.__wrapped__.__annotations__
         object.__setattr__(transform, "__annotations__", annotations)
     return transform
+
+
+def _written(value: Any) -> str:
+    """An option as it was passed; a predicate by its name."""
+    return name_of(value) if callable(value) else repr(value)
 
 
 class JacobianTransform(Transform[P, R]):
