@@ -194,12 +194,45 @@ def test_shortened_names_stay_apart():
     names = [f"layers.{i}.weight" for i in range(12)]
     assert shortened(names, 17) == names
     assert shortened(names, 10) == [f"…{i}.weight" for i in range(12)]
-    assert shortened(names, 5) is None
+    assert shortened(names, 5) == [f"…{i}.…" for i in range(12)]
+    assert shortened(names, 4) is None
     heads = [f"{i}{'a' * 30}" for i in range(5)]
     assert len({*shortened(heads, 8)}) == 5
     assert all(width_of(x) == 8 for x in shortened(heads, 8))
     same = ["a" * 30, "a" * 30, "b"]
     assert shortened(same, 9)[0] == shortened(same, 9)[1]
+
+
+WEIGHTS = [f"weight_matrix_of_the_{x}_hidden_layer" for x in ("first", "third", "other")]
+
+
+@pytest.mark.parametrize(
+    ("width", "first"),
+    [
+        (39, "weight_matrix_of_the_first_hidden_layer"),
+        (30, "weight_…first_hidden_layer"),
+        (20, "…first_hidden_layer"),
+        (18, "…of_the_first_…"),
+        (14, "…the_first_…"),
+        (8, "…first_…"),
+    ],
+)
+def test_names_are_cut_between_words(width, first):
+    expected = [first, first.replace("first", "third"), first.replace("first", "other"), "x"]
+    assert shortened([*WEIGHTS, "x"], width) == expected
+
+
+def test_names_are_cut_inside_of_words_only_where_it_tells_them_apart():
+    names = ["a" * 30 + "_one", "b" * 30 + "_one"]
+    assert shortened(names, 10) == ["aaaaa…_one", "bbbbb…_one"]
+
+
+def test_long_words_are_wrapped_after_a_separator():
+    assert wrapped("wrt " + WEIGHTS[0], 30, 2) == [
+        "wrt",
+        "  weight_matrix_of_the_first_",
+        "  hidden_layer",
+    ]
 
 
 def test_what_is_wrapped_is_whole():

@@ -1,8 +1,11 @@
 """Text that fits a number of columns: widths of characters, names cut in the middle, wrapping."""
 
+import functools
+import itertools
+import re
 import shutil
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 ELLIPSIS = "…"
 
@@ -100,17 +103,64 @@ def _tail(text: str, width: int) -> str:
 
 
 def shortened(texts: Sequence[str], width: int) -> list[str] | None:
-    """Texts cut in the middle to at most so many columns.
+    """Texts cut in the middle to at most so many columns, between words if that tells them apart.
 
     Returns:
         A text for each, `None` if two that differ would look the same.
     """
     different = list(dict.fromkeys(texts))
-    for share in _SHARES:
-        clipped = {text: _clipped(text, width, share) for text in different}
+    long = [text for text in different if width_of(text) > width]
+    ways: list[Callable[[str], str]] = [
+        *(functools.partial(_between_words, width=width, share=share) for share in _SHARES),
+        functools.partial(_inner_words, width=width, ends=_common_words(long)),
+        *(functools.partial(_clipped, width=width, share=share) for share in _SHARES),
+    ]
+    for way in ways:
+        clipped = {text: way(text) if text in long else text for text in different}
         if len(set(clipped.values())) == len(different):
             return [clipped[text] for text in texts]
     return None
+
+
+def _parts(text: str) -> list[str]:
+    """The words of a name, each with what separates it from the next one."""
+    return re.findall(r"[^._/\- ]*[._/\- ]|[^._/\- ]+", text)
+
+
+def _between_words(text: str, width: int, share: float) -> str:
+    """A text with an ellipsis in the place of some of its words; as it is cut where none fits."""
+    end = _whole_words(_parts(text), width - 1 - round((width - 1) * share))
+    if not end and share < 1:
+        return _clipped(text, width, share)
+    start = _clipped(text, width - width_of(end), 1.0).removesuffix(ELLIPSIS) if share else ""
+    words = "".join(_parts(start + "x")[:-1])
+    if 2 * len(words) >= len(start):
+        start = words
+    return start + ELLIPSIS + end
+
+
+def _whole_words(words: Sequence[str], width: int) -> str:
+    """As many words from the end as fit."""
+    found = ""
+    for word in reversed(words):
+        if width_of(word) + width_of(found) > width:
+            break
+        found = word + found
+    return found
+
+
+def _inner_words(text: str, width: int, ends: int) -> str:
+    """The words before those in which all end, `…the_first_…`; as it is cut where none fits."""
+    words = _parts(text)
+    inner = _whole_words(words[: len(words) - ends], width - 2)
+    return f"{ELLIPSIS}{inner}{ELLIPSIS}" if ends and inner else _clipped(text, width, 0.35)
+
+
+def _common_words(texts: Sequence[str]) -> int:
+    """How many words all texts end in."""
+    words = [_parts(text)[::-1] for text in texts]
+    columns = itertools.takewhile(lambda column: len({*column}) == 1, zip(*words, strict=False))
+    return sum(1 for _ in columns)
 
 
 def narrowest(texts: Sequence[str], least: int) -> int:
@@ -144,6 +194,8 @@ def wrapped(text: str, width: int, indent: int = 0) -> list[str]:
                 word = word[len(spaces) :]  # noqa: PLW2901  # what is left of it
                 continue
             fits = max(_cut(word, room), 1)
+            whole = len("".join(_parts(word[:fits] + "x")[:-1]))
+            fits = whole if 2 * whole >= fits else fits
             lines.append(lead + word[:fits])
             line, lead, room = "", " " * indent, max(width - indent, 2)
             word = word[fits:]  # noqa: PLW2901  # as above
