@@ -17,7 +17,7 @@ import numpy as np
 from jax import lax
 from jax.extend.core import primitives
 
-from autodiffkit._jax_compat import bind_equation
+from autodiffkit._jax_compat import bind_equation, scan_counts
 from autodiffkit._jaxprs import inlined, make_jaxpr
 from autodiffkit._naming import describe
 
@@ -303,8 +303,7 @@ def _scan(equation: Any) -> _Loop:
     return _Loop(
         equation,
         p["jaxpr"],
-        p["num_consts"],
-        p["num_carry"],
+        *scan_counts(equation),
         length,
         start=0,
         total=length,

@@ -28,6 +28,9 @@ for function in (
     lax.lgamma,
 ):  # fmt: skip
     operation(f"lax.{function.__name__}", function, (3,), high=0.9)
+for name in ("log2", "one_minus_square"):
+    if hasattr(lax, name):  # since JAX 0.12
+        operation(f"lax.{name}", getattr(lax, name), (3,), high=0.9)
 for function in (lax.ceil, lax.floor, lax.round, lax.sign):
     operation(f"lax.{function.__name__}", function, (3,), low=0.6, high=0.9, **STEPS)
 operation("lax.sign, complex", lax.sign, (3,), kinds=COMPLEX, holomorphic=False, exact=False,

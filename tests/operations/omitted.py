@@ -9,6 +9,16 @@ INSIDE = "made inside of JAX or its kernels, not called by users"
 EFFECT = "it is an effect, whose derivative is nothing"
 CONSTANT = "a constant matrix"
 
+# What only some versions of JAX since the lowest have, or differentiate.
+IN_SOME_VERSIONS = frozenset({
+    "box_get", "box_set", "call_hi_primitive", "get_global", "le_to", "log_extend", "log_read",
+    "lt_to", "mpmd_map", "new_box", "new_log", "nextafter", "one_minus_square",
+    "pbroadcast_dynamic", "polynomial", "precv", "psend", "psum_scatter_start",
+    "reduced_vary_cast", "reduced_vary_cast_p", "relayout", "vary_unreduced_cast",
+    "vary_unreduced_cast_p", "with_memory_space_constraint", "xla_metadata_call",
+    "xla_metadata_value",
+})  # fmt: skip
+
 # Primitives that have a rule in JAX's table of derivatives.
 PRIMITIVES: dict[str, str] = {
     **dict.fromkeys(

@@ -17,6 +17,8 @@ for name in (
     "log_softmax", "loggamma", "logit", "logsumexp", "ndtr", "ndtri", "sici", "softmax", "spence",
 ):  # fmt: skip
     operation(f"jss.{name}", getattr(jss, name), (3,), high=0.9, scale=10)
+if hasattr(jss, "erfcinv"):  # since JAX 0.12
+    operation("jss.erfcinv", jss.erfcinv, (3,), high=0.9, scale=10)
 for name in ("expit", "logsumexp", "softmax", "log_softmax"):
     operation(f"jss.{name}, complex", getattr(jss, name), (3,), kinds=("complex",), scale=10)
 two = functools.partial(operation, scale=10)
