@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 import autodiffkit as adk
 from autodiffkit import _raster
+from autodiffkit._pixels import Pixels
 from autodiffkit._raster import Rectangle, raster
 from functions import CASES
 
@@ -59,6 +60,58 @@ def test_registered_functions(case):
     assert J.plot(new_axes()).get_title() == f"Jacobian of {case.name}"
     assert transform.plan(*args, **kwargs).plot(new_axes()).get_title().startswith("Plan of ")
     assert plt.get_fignums() == []
+
+
+@pytest.mark.parametrize("limits", LIMITS)
+@pytest.mark.parametrize("least", [0.1, 0.3])
+def test_thin_blocks_have_pixels_of_their_own(limits, least):
+    def f(x, y, z):
+        return {"loss": jnp.sum(x) * y, "field": x * y + z, "last": z * 3.0}
+
+    J = adk.jacobian(f)(jnp.arange(1.0, 41), 2.0, 5.0)
+    matrix = whole(J)
+    image = raster(J._blocks, J._sides, limits, (least, least))
+    starts = [
+        [*map(int, side.starts), n] for side, n in zip(image.pixels, matrix.shape, strict=True)
+    ]
+    assert image.values.shape == tuple(len(x) - 1 for x in starts)
+    for (i, j), value in np.ndenumerate(image.values):
+        rows, columns = (slice(x[k], x[k + 1]) for x, k in zip(starts, (i, j), strict=True))
+        part = matrix[rows, columns].ravel()
+        assert value in part
+        assert abs(value) == np.abs(part).max()
+    assert image.nonzero == np.count_nonzero(matrix)
+
+
+def test_where_pixels_are_drawn():
+    side = Pixels([1, 200, 2, 97], 100, 0.02)
+    assert side.step == 3
+    assert list(side.starts[:3]) == [0, 1, 4]
+    np.testing.assert_array_equal(
+        side.of(np.array([0, 1, 3, 4, 200, 201, 202, 203])), [*(0, 1, 1, 2, 67, 68, 68, 69)]
+    )
+    assert [int(x) for x in side.repeats[[0, 1, 68, 69]]] == [2, 1, 2, 1]
+    # Blocks are as wide as the share says, and everything is in order and without gaps.
+    ends = [side.place(x) for x in (0, 1, 201, 203, 300)]
+    assert ends == sorted(ends)
+    assert ends[0] == 0
+    assert ends[-1] == 3 * side.repeats.sum()
+    assert ends[1] - ends[0] >= 6
+    assert ends[3] - ends[2] >= 6
+    assert side.place(2) - side.place(1) == 1
+    np.testing.assert_array_equal(np.diff(side.middles)[2:60], 3)
+    for start, count in ((0, 300), (0, 5), (5, 10), (199, 10)):
+        found = side.within(start, count)
+        pixels = side.of(np.arange(start, start + count))
+        np.testing.assert_array_equal(found, np.append(0, 1 + np.flatnonzero(np.diff(pixels))))
+
+
+@pytest.mark.parametrize("sizes", [[300], [3] * 100, [1] * 300, [0, 300, 0]])
+def test_sides_without_thin_blocks_and_with_too_many(sizes):
+    side = Pixels(sizes, 100, 0.02)
+    assert list(side.starts) == [*range(0, 300, 3)]
+    assert set(side.repeats) == {1}
+    assert [side.place(x) for x in (0, 7, 300)] == [0, 7, 300]
 
 
 def new_axes():

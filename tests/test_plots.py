@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
 import autodiffkit as adk
+from autodiffkit._matrix_drawing import _percent
 from autodiffkit._matrix_labels import Label, _thinned
 from autodiffkit._plotting import NOT_FINITE, short_names
 
@@ -317,6 +318,66 @@ def test_no_pixel_is_smaller_than_that_of_the_figure(width, name):
     assert down <= box.height
 
 
+def loss_and_field(n):
+    def f(x, y):
+        return {"loss": jnp.sum(x) * y, "field": x * y}
+
+    return adk.jacobian(f)(jnp.ones(n), 2.0)
+
+
+@pytest.mark.parametrize("n", [400, 3000])
+@pytest.mark.parametrize("kind", ["heatmap", "spy"])
+def test_thin_blocks_are_seen_beside_lines(n, kind):
+    ax = loss_and_field(n).plot(new_axes(6, 6), kind=kind)
+    ax.figure.draw_without_rendering()
+    rows, columns = lines(ax)
+    left, right = ax.get_xlim()
+    bottom, top = ax.get_ylim()
+    box = ax.get_window_extent()
+    (row,), (column,) = rows, columns
+    points = 72 / ax.figure.dpi
+    assert points * box.height * (bottom - row) / (bottom - top) > 3
+    assert points * box.width * (right - column) / (right - left) > 3
+    assert ax.get_yticks()[1] == pytest.approx((row + bottom) / 2)
+    assert ax.get_xticks()[1] == pytest.approx((column + right) / 2)
+    # What is drawn there is the thin block alone.
+    image = ax.images[0]
+    shown = image.get_array()
+    extent = image.get_extent()
+    unit = (extent[2] - extent[3]) / len(shown)
+    inside = shown[int((row - extent[3]) / unit + 0.5) :, : int(column / unit)]
+    expected = {1.0} if kind == "spy" else {2.0}
+    assert set(inside.compressed()) == expected
+    assert not inside.mask.any()
+
+
+def test_what_the_largest_entry_hides_is_said():
+    ax = loss_and_field(400).plot(new_axes(), kind="heatmap")
+    assert "log=True" in ax.get_xlabel()
+    assert (
+        "log=True"
+        not in loss_and_field(400).plot(new_axes(), kind="heatmap", log=True).get_xlabel()
+    )
+    assert "log=True" not in jacobian().plot(new_axes()).get_xlabel()
+    assert "log=True" not in loss_and_field(3000).plot(new_axes(), kind="spy").get_xlabel()
+
+
+def test_spots_are_above_the_frame():
+    J = adk.jacobian(lambda x: jnp.sum(x) * jnp.zeros(900).at[0].set(1) + x)(jnp.ones(900))
+    ax = J.plot(new_axes(), kind="spy")
+    assert all(x.get_zorder() < ax.images[0].get_zorder() for x in ax.spines.values())
+
+
+def test_shares_are_percentages():
+    ax = adk.jacobian(lambda x: jnp.cumsum(x[::-1]) + jnp.sum(x))(jnp.ones(1000)).plot(
+        new_axes(), kind="spy"
+    )
+    assert "1000000 not zero (100%)" in ax.get_xlabel()
+    assert [_percent(*x) for x in ((999_999, 10**6), (995, 1000), (994, 1000), (0, 9), (1, 3))] == [
+        *("99.99%", "99.5%", "99%", "0%", "33%")
+    ]
+
+
 def test_large_and_nearly_empty_matrices_are_spy_plots():
     J = adk.jacobian(jnp.tanh)(jnp.linspace(-1, 1, 1200))
     ax = J.plot(new_axes())
@@ -464,6 +525,10 @@ def test_a_panel_for_each_output():
     rows, columns = lines(ax)
     assert rows == [1.5]
     assert sorted(columns) == [1.5, 2.5, 4.5, 5.5, 7.5]
+    styles = {x.get_xdata()[0]: (x.get_linewidth(), x.get_color()) for x in ax.lines}
+    assert styles[2.5] == styles[5.5]
+    assert styles[2.5][0] > 2 * styles[1.5][0]
+    assert styles[2.5][1] != styles[1.5][1]
     below = [x.get_text() for x in ax.texts if x.get_text()[0] in "ef"]
     assert below == ["e", "f[0]", "f[1]"]
     assert ax.get_xlabel() == "3 panels of 3 × 3"

@@ -8,6 +8,7 @@ import numpy as np
 
 from autodiffkit._matrix_labels import Label, label_columns, label_rows
 from autodiffkit._paths import show
+from autodiffkit._pixels import Pixels
 from autodiffkit._plotting import (
     LINE,
     NOT_FINITE,
@@ -29,6 +30,8 @@ _SPARSE = 0.1  # a share of entries that are not zero, up to which a large matri
 _WRITTEN = 400  # entries, up to which their values are written of their own accord
 _LEGIBLE = 6.5  # points of the font of values, unless they were asked for
 _MARKED = 500  # pixels with entries that are not finite, up to which each is marked
+_HIDDEN = 100  # how many times smaller than the largest an entry is that is not seen
+_BELOW = 0.9  # the level of lines that do not cover the image
 _SEEN = 4.0  # points of a pixel that need no mark to be seen
 _SPOT = "#4c6ef5"  # what is not zero in a spy plot
 
@@ -50,7 +53,7 @@ class Style(NamedTuple):
 
 
 class Drawing:
-    """A matrix in axes whose units are its rows and columns."""
+    """A matrix in axes whose units are its rows and columns, but for those of thin blocks."""
 
     def __init__(
         self, axes: "Axes", image: Raster, sides: Sides, room: tuple[float, float], style: Style
@@ -59,13 +62,18 @@ class Drawing:
 
     def draw(self, rows: list[Label], columns: list[Label], *, is_square: bool) -> "Axes":
         axes, image = self.axes, self.image
-        height, width = image.shape
+        down, across = image.pixels
+        height, width = down.place(image.shape[0]), across.place(image.shape[1])
+        rows, columns = _placed(rows, down), _placed(columns, across)
         axes.set_xlim(-0.5, width - 0.5)
         axes.set_ylim(height - 0.5, -0.5)
         axes.set_aspect("equal" if is_square else "auto")
         axes.grid(visible=False)
         handles = self._hatched()
         spy = self._is_spy
+        if spy:  # a full first row is a hair's breadth that the frame would cover
+            for spine in axes.spines.values():
+                spine.set_zorder(_BELOW)
         scale = self._spots() if spy else self._heat()
         handles += self._not_finite()
         self._separate(rows, columns)
@@ -87,6 +95,9 @@ class Drawing:
 
     def _show(self, values: Any, hidden: Any, **options: Any) -> Any:
         """An image of the matrix; the last pixels may reach beyond its end."""
+        for axis, side in enumerate(self.image.pixels):
+            if np.any(side.repeats != 1):
+                values, hidden = (np.repeat(x, side.repeats, axis) for x in (values, hidden))
         down, across = self.image.step
         count_down, count_across = values.shape
         extent = (-0.5, count_across * across - 0.5, count_down * down - 0.5, -0.5)
@@ -134,10 +145,14 @@ class Drawing:
         from matplotlib.collections import PatchCollection  # noqa: PLC0415  # an extra
         from matplotlib.patches import Rectangle as Patch  # noqa: PLC0415  # likewise
 
+        down, across = self.image.pixels
+
         def patches(found: Sequence[Rectangle]) -> list[Any]:
             return [
-                Patch((x.left - 0.5, x.top - 0.5), x.right - x.left, x.bottom - x.top)
+                Patch((left - 0.5, top - 0.5), right - left, bottom - top)
                 for x in found
+                for top, bottom in [(down.place(x.top), down.place(x.bottom))]
+                for left, right in [(across.place(x.left), across.place(x.right))]
             ]
 
         handles: list[Any] = []
@@ -182,10 +197,10 @@ class Drawing:
         rows, columns = np.nonzero(found)
         label = f"not finite ({image.not_finite})"
         if pixel < _SEEN and len(rows) <= _MARKED:
-            down, across = image.step
+            down, across = image.pixels
             self.axes.plot(
-                columns * across + (across - 1) / 2,
-                rows * down + (down - 1) / 2,
+                across.middles[columns] - 0.5,
+                down.middles[rows] - 0.5,
                 linestyle="none",
                 marker="s",
                 markersize=6,
@@ -198,21 +213,28 @@ class Drawing:
 
     def _separate(self, rows: list[Label], columns: list[Label]) -> None:
         """Lines between blocks, the stronger ones between arguments and between panels."""
-        height, width = self.image.shape
-        panel = width // self.sides.panels
+        down, across = self.image.pixels
+        height, width = down.place(self.image.shape[0]), across.place(self.image.shape[1])
+        panel = width / self.sides.panels
+        level = _BELOW if self._is_spy else 2
         for labels, length, draw, room in (
             (rows, height, self.axes.axhline, self.room[1]),
             (columns, width, self.axes.axvline, self.room[0]),
         ):
             strong = {b.start for a, b in itertools.pairwise(labels) if a.argument != b.argument}
-            ends = set(range(panel, width, panel)) if labels is columns else set[int]()
+            panels = self.sides.panels if labels is columns else 1
+            ends = {panel * k for k in range(1, panels)}
             weak = {b.start for b in labels} - strong - ends - {0, length}
             point = 72 * room / length
-            for places, thick in ((weak, 0.6), (strong - ends - {0, length}, 1.2), (ends, 2.5)):
+            for places, thick, colour in (
+                (weak, 0.6, LINE),
+                (strong - ends - {0, length}, 1.2, LINE),
+                (ends, 3.0, self.axes.spines["left"].get_edgecolor()),  # each panel in a frame
+            ):
                 # Lines that would cover what they divide are left out.
                 if places and (len(places) + 1) * (3 + thick) <= point * length:
                     for place in sorted(places):
-                        draw(place - 0.5, color=LINE, linewidth=thick, zorder=2)
+                        draw(place - 0.5, color=colour, linewidth=thick, zorder=level)
 
     # Words -------------------------------------------------------------------------------
 
@@ -245,6 +267,7 @@ class Drawing:
             return
         cells = np.argwhere(image.covered | _of(image.zeros, image.shape))
         room = 72 * self.room[0] / width, 72 * self.room[1] / height
+        down, across = image.pixels
         shown: dict[tuple[int, int], str] = {}
         size = 0.0
         for digits in (3, 2):
@@ -260,7 +283,14 @@ class Drawing:
             if image.covered[i, j]:
                 options["color"] = _contrast(scale, image.values[i, j])
             self.axes.text(
-                j, i, text, ha="center", va="center", fontsize=max(size, 3), zorder=3, **options
+                across.middles[j] - 0.5,
+                down.middles[i] - 0.5,
+                text,
+                ha="center",
+                va="center",
+                fontsize=max(size, 3),
+                zorder=3,
+                **options,
             )
 
     def _columns(self, handles: Sequence[Any], font: float) -> int:
@@ -276,16 +306,17 @@ class Drawing:
         if self.sides.panels > 1:
             words = f"{self.sides.panels} panels of {height} × {width // self.sides.panels}"
         if spy:
-            share = 100 * image.nonzero / (height * width)
-            words += f", {image.nonzero} not zero ({share:.2g}%)"
+            words += f", {image.nonzero} not zero ({_percent(image.nonzero, height * width)})"
         if not image.is_exact:
             down, across = image.step
             what = "any" if spy else "the largest"
             small_print = f"a pixel shows {what} of {down} × {across} entries"
             wide = 0.6 * small / 72 * (len(words) + len(small_print) + 2) > self.room[0]
             words += (";\n" if wide else "; ") + small_print
+        if not spy and not self.style.log and _are_hidden(image):
+            words += ";\nmost are much smaller than the largest: log=True shows them"
         names = _panel_names(self.sides)
-        panel = width // self.sides.panels
+        panel = image.pixels[1].place(width) / self.sides.panels
         for k, name in enumerate(names):
             axes.annotate(
                 literal(name),
@@ -309,6 +340,25 @@ class Drawing:
                 frameon=False,
                 fontsize=small,
             )
+
+
+def _placed(labels: Sequence[Label], side: Pixels) -> list[Label]:
+    """The same names in units of the axes."""
+    return [x._replace(start=side.place(x.start), stop=side.place(x.stop)) for x in labels]
+
+
+def _are_hidden(image: Raster) -> bool:
+    """Whether most entries have a colour that is hardly another one than that of zero."""
+    known = np.abs(image.values[image.covered & np.isfinite(image.values) & (image.values != 0)])
+    return bool(known.size) and float(np.quantile(known, 0.8)) < image.limit / _HIDDEN
+
+
+def _percent(part: int, whole: int) -> str:
+    """A share with two digits that is neither 0% nor 100% unless it is."""
+    share = 100 * part / whole
+    if share < 99.5:
+        return f"{share:.2g}%"
+    return "100%" if part == whole else f"{min(share, 99.99):.4g}%"
 
 
 class _Beside:

@@ -21,8 +21,8 @@ class Label(NamedTuple):
     """
 
     name: str
-    start: int
-    stop: int
+    start: float
+    stop: float
     argument: str = ""
 
     @property

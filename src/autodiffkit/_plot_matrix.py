@@ -33,6 +33,7 @@ KINDS: tuple[Kind, ...] = ("auto", "heatmap", "spy")
 _PANELS = 6
 _WRITTEN_IF_ASKED = 2500
 _NARROW = 6  # the ratio of sides up to which entries are square
+_THINNEST = 4.0  # points of a block at least, so that the lines beside it do not cover it
 _ENTRY, _WIDTH, _HEIGHT = 0.6, 6.0, 5.5  # inches of an entry, and of a matrix at most
 
 
@@ -68,7 +69,8 @@ def draw_matrix(  # noqa: PLR0917  # what a method passes on
     is_square = max(height, width) <= _NARROW * min(height, width)
     room = wanted if ax is None else _room(axes, margins, sides if is_square else None)
     figure: Any = axes.figure
-    image = raster(blocks, sides, _limits(room, figure.dpi))
+    width, height = (_THINNEST / (72 * x) for x in room)
+    image = raster(blocks, sides, _limits(room, figure.dpi), (height, width))
     return Drawing(axes, image, sides, room, style).draw(rows, columns, is_square=is_square)
 
 

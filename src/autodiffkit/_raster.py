@@ -5,7 +5,6 @@ it takes no more memory than one block and the image.
 """
 
 import dataclasses
-import functools
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from autodiffkit._block_table import BlockTable
 from autodiffkit._compact import Shared
 from autodiffkit._leaves import LeafSpec, is_complex, slices
+from autodiffkit._pixels import Pixels
 
 _CHUNK = 1 << 18  # entries that are looked at together
 
@@ -60,13 +60,13 @@ class Rectangle(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Raster:
-    """A matrix in pixels, each of which stands for as many rows and columns as `step` says.
+    """A matrix in pixels, each of which stands for some rows and columns.
 
     Args:
         values: The entry of largest modulus in each pixel, with its sign; NaN or infinite if one of
             them is. Of complex blocks, the modulus.
         covered: Where there is an entry that is not zero by structure.
-        step: The rows and the columns of a pixel.
+        pixels: Which rows and columns they stand for, and where they are drawn.
         shape: Those of the matrix.
         nonzero: How many entries are not zero.
         not_finite: How many are not finite.
@@ -79,7 +79,7 @@ class Raster:
 
     values: Numbers
     covered: Numbers
-    step: tuple[int, int]
+    pixels: tuple[Pixels, Pixels]
     shape: tuple[int, int]
     nonzero: int
     not_finite: int
@@ -87,6 +87,11 @@ class Raster:
     structural: tuple[Rectangle, ...]
     missing: tuple[Rectangle, ...]
     is_modulus: bool
+
+    @property
+    def step(self) -> tuple[int, int]:
+        """The rows and the columns of a pixel."""
+        return self.pixels[0].step, self.pixels[1].step
 
     @property
     def is_exact(self) -> bool:
@@ -132,28 +137,35 @@ class _Block(NamedTuple):
         return [Rectangle(self.top, self.top + height, x, x + width) for x in self.lefts]
 
 
-def raster(blocks: BlockTable, sides: Sides, limits: tuple[int, int]) -> Raster:
+def raster(
+    blocks: BlockTable,
+    sides: Sides,
+    limits: tuple[int, int],
+    least: tuple[float, float] = (0.0, 0.0),
+) -> Raster:
     """The matrix of blocks in pixels.
 
     Args:
         blocks: Blocks with values.
         sides: What belongs to rows and columns.
         limits: How many pixels there may be down and across.
+        least: The part of the height and of the width that a block has at least.
 
     Returns:
         The image.
     """
-    return _Painter(blocks, sides, limits).paint()
+    heights = [spec.size for spec in sides.rows]
+    widths = [spec.size for spec in sides.columns] * sides.panels
+    pixels = Pixels(heights, limits[0], least[0]), Pixels(widths, limits[1], least[1])
+    return _Painter(blocks, sides, pixels).paint()
 
 
 class _Painter:
     """An image that blocks are drawn into."""
 
-    def __init__(self, blocks: BlockTable, sides: Sides, limits: tuple[int, int]) -> None:
-        self._blocks, self._sides = blocks, sides
-        shape = sides.shape
-        self._step = tuple(max(1, -(-n // limit)) for n, limit in zip(shape, limits, strict=True))
-        pixels = [-(-n // step) for n, step in zip(shape, self._step, strict=True)]
+    def __init__(self, blocks: BlockTable, sides: Sides, grid: tuple[Pixels, Pixels]) -> None:
+        self._blocks, self._sides, self._grid = blocks, sides, grid
+        pixels = [len(side) for side in grid]
         dtypes = [array.dtype for array, _ in blocks.arrays]
         self._is_modulus = any(is_complex(dtype) for dtype in dtypes)
         kind: Any = np.float64 if any(x.itemsize > 4 for x in dtypes) else np.float32
@@ -186,7 +198,7 @@ class _Painter:
         return Raster(
             values,
             self._covered,
-            (self._step[0], self._step[1]),
+            self._grid,
             self._sides.shape,
             self._nonzero,
             self._not_finite,
@@ -244,12 +256,11 @@ class _Painter:
     def _paint_rows(self, part: Numbers, top: int, left: int) -> None:
         high, low = self._extremes(part)
         for axis, start in ((1, left), (0, top)):
-            step = self._step[axis]
-            starts = _starts(-start % step, part.shape[axis], step)
+            starts = self._grid[axis].within(start, part.shape[axis])
             if len(starts) < part.shape[axis]:
                 high = np.maximum.reduceat(high, starts, axis=axis)
                 low = np.minimum.reduceat(low, starts, axis=axis)
-        down, across = top // self._step[0], left // self._step[1]
+        down, across = self._grid[0].of(top), self._grid[1].of(left)
         place = slice(down, down + high.shape[0]), slice(across, across + high.shape[1])
         np.maximum(self._high[place], high, out=self._high[place])
         np.minimum(self._low[place], low, out=self._low[place])
@@ -266,10 +277,10 @@ class _Painter:
         return entries, entries
 
     def _pixels(self, part: Rectangle) -> tuple[slice, slice]:
-        down, across = self._step
+        down, across = self._grid
         return (
-            slice(part.top // down, -(-part.bottom // down)),
-            slice(part.left // across, -(-part.right // across)),
+            slice(down.of(part.top), down.of(part.bottom - 1) + 1),
+            slice(across.of(part.left), across.of(part.right - 1) + 1),
         )
 
     # Compact blocks -------------------------------------------------------------------
@@ -300,8 +311,8 @@ class _Painter:
     def _paint_entries(self, part: Numbers, rows: Numbers, columns: Numbers) -> None:
         high, low = self._extremes(part)
         down, across = (
-            np.broadcast_to(x // step, part.shape)
-            for x, step in zip((rows, columns), self._step, strict=True)
+            np.broadcast_to(side.of(x), part.shape)
+            for x, side in zip((rows, columns), self._grid, strict=True)
         )
         np.maximum.at(self._high, (down, across), high)
         np.minimum.at(self._low, (down, across), low)
@@ -320,12 +331,6 @@ def _joined(parts: Sequence[Rectangle]) -> tuple[Rectangle, ...]:
         else:
             found.append(part)
     return tuple(found)
-
-
-@functools.lru_cache(maxsize=256)
-def _starts(first: int, count: int, step: int) -> Numbers:
-    """Where pixels begin among so many entries: at the first one, and then from `first` on."""
-    return np.unique([0, *range(first, count, step)])
 
 
 def _numbers(
