@@ -495,7 +495,7 @@ def bars(*errors):
 def test_rows_are_told_apart():
     mlp = eqx.nn.MLP(2, 3, 4, 2, key=jax.random.key(0))
     found = adk.check_derivatives(lambda model, x: model(x))(mlp, jnp.ones(2))
-    labels = [x.get_text() for x in found.plot(new_axes()).get_yticklabels()]
+    labels = [x.get_text() for x in found.plot().get_yticklabels()]
     assert len(labels) == len(set(labels)) == 40
     long = [f"network.{place}_of_the_many_{i}.weights" for i in range(3) for place in "ab"]
     pairs = list(itertools.product(long, long))
@@ -518,11 +518,29 @@ def test_errors_of_zero_and_that_are_not_finite():
 
 
 def test_of_many_blocks_the_worst_are_drawn():
-    ax = draw_report("call", "title", bars(*np.linspace(1, 2, 50)), new_axes())
+    tall = Figure(figsize=(6, 12), layout="constrained").add_subplot()
+    ax = draw_report("call", "title", bars(*np.linspace(1, 2, 50)), tall)
     assert len(ax.get_yticklabels()) == 40
     assert ax.get_xlabel() == "disagreement (10 more blocks are not drawn)"
     nothing = draw_report("call", "title", [], new_axes())
     assert [x.get_text() for x in nothing.texts] == ["nothing was compared"]
+
+
+@pytest.mark.parametrize("layout", ["constrained", None])
+def test_in_small_axes_as_many_rows_as_can_be_read(layout):
+    figure = Figure(figsize=(11, 6), layout=layout)
+    ax = figure.subplots(2, 3)[0, 1]
+    draw_report("call", "The title of a report of some length", bars(*[1.0] * 41), ax)
+    figure.draw_without_rendering()
+    ticks = ax.get_yticklabels()
+    assert 5 < len(ticks) < 25
+    more = f"({41 - len(ticks)} more blocks are not drawn)"
+    assert ax.get_xlabel().replace("\n", " ") == f"disagreement {more}"
+    extents = [x.get_window_extent() for x in ticks]
+    assert all(x.get_fontsize() >= 6 for x in ticks)
+    assert all(a.y0 >= b.y1 - 1.5 for a, b in itertools.pairwise(extents))
+    title = ax.title.get_window_extent()
+    assert title.width < figure.bbox.width / 3
 
 
 def test_only_the_axes_that_were_passed_change():

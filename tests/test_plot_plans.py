@@ -422,7 +422,22 @@ def test_everything_is_inside_of_its_axes_and_texts_of_their_boxes(name):
 def test_text_is_smaller_in_small_axes():
     plan = PLANS["network"]()
     large = plan.plot(new_axes(20, 8)).texts[0].get_fontsize()
-    assert plan.plot(new_axes(5, 2)).texts[0].get_fontsize() < 0.6 * large
+    assert 5 <= plan.plot(new_axes(5, 2)).texts[0].get_fontsize() < large
+
+
+@pytest.mark.parametrize("layout", ["constrained", None])
+def test_plans_in_small_axes(layout):
+    figure = Figure(figsize=(11, 6), layout=layout)
+    axes = figure.subplots(2, 3)
+    for ax, name in zip(axes.flat, PLANS, strict=False):
+        PLANS[name]().plot(ax)
+    figure.draw_without_rendering()
+    titles = [ax.title.get_window_extent() for ax in axes.flat]
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(titles, 2))
+    for ax in axes.flat:
+        if layout is not None:
+            assert min(text.get_fontsize() for text in ax.texts) >= 4.6
+        assert len(boxes(ax)) >= 3
 
 
 def test_parts_are_drawn_below_one_another():

@@ -629,6 +629,46 @@ def test_in_part_of_a_figure_and_with_another_style():
     assert not any(x.get_visible() for x in ax.get_xgridlines())
 
 
+@pytest.mark.parametrize("name", ["f", "a_function_with_a_name_that_is_quite_long"])
+def test_titles_are_inside_of_their_figure(name):
+    def f(x):
+        return jnp.stack([x[0] * 2, x[1] * 3])
+
+    f.__name__ = name
+    J = adk.jacobian(f)(jnp.ones(2))
+    for result in (J, J.gram(), J.gram().inverse()):
+        ax = result.plot()
+        ax.figure.draw_without_rendering()
+        box, width = ax.title.get_window_extent(), ax.figure.bbox.width
+        assert -1 <= box.x0 < box.x1 <= width + 1
+        assert " ".join(ax.get_title().split()) == " ".join(result._title.split())
+
+
+def test_titles_stay_beside_one_another():
+    def a_function_with_a_name(x):
+        return x**2
+
+    figure = Figure(figsize=(9, 5), layout="constrained")
+    axes = figure.subplots(2, 3)
+    J = adk.jacobian(a_function_with_a_name)(X)
+    for ax in axes.flat:
+        J.gram().plot(ax)
+    figure.draw_without_rendering()
+    boxes = [ax.title.get_window_extent() for ax in axes.flat]
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
+
+
+def test_the_colour_bar_of_large_numbers_has_no_factor_above_it():
+    ax = adk.jacobian(lambda x: 1e30 * x**2)(X).plot(new_axes())
+    ax.figure.draw_without_rendering()
+    bar = ax.child_axes[0]
+    assert bar.yaxis.get_offset_text().get_text() == ""
+    texts = [x.get_text() for x in bar.get_yticklabels()]
+    assert any("e30" in text for text in texts)
+    assert "0" in texts
+    assert pickle.loads(pickle.dumps(ax.figure))
+
+
 def test_figures_are_pickled_and_saved(tmp_path):
     figure = roots().plot(new_axes()).figure
     again = pickle.loads(pickle.dumps(figure))

@@ -133,7 +133,7 @@ class DerivativeReport(Displayed):
 
         Blocks that fail have another colour and their finding beside their name. An error of
         zero is at the left end of the scale, and one that is not finite at the right end. Of more
-        than 40 blocks the worst are drawn.
+        than 40 blocks, or than can be read in small axes, the worst are drawn.
 
         Args:
             ax: Axes to draw into. `None` makes a figure.

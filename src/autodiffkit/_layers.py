@@ -29,18 +29,24 @@ class Layout(NamedTuple):
     routes: dict[Edge, list[Point]]
 
 
-def layered(sizes: Sequence[Point], edges: Sequence[Edge], last: Sequence[int] = ()) -> Layout:
+def layered(
+    sizes: Sequence[Point],
+    edges: Sequence[Edge],
+    last: Sequence[int] = (),
+    gap: float = _GAP_ACROSS,
+) -> Layout:
     """Lays out a graph without cycles.
 
     Args:
         sizes: Width and height of each node.
         edges: Pairs of nodes, from left to right.
         last: Nodes that belong to the last layer, if nothing comes after them.
+        gap: What is between layers, where there are arrows.
 
     Returns:
         Places with the origin in the middle of the left side, as x and y.
     """
-    return _Layers(sizes, edges, last).layout()
+    return _Layers(sizes, edges, last).layout(gap)
 
 
 class _Layers:
@@ -68,7 +74,7 @@ class _Layers:
         for v, level in enumerate(self._level):
             self._rows[level].append(v)
 
-    def layout(self) -> Layout:
+    def layout(self, gap: float) -> Layout:
         self._order()
         height = self._settle()
         widths = [
@@ -79,7 +85,7 @@ class _Layers:
         x = 0.0
         for width in widths:
             middles.append(x + width / 2)
-            x += width + _GAP_ACROSS
+            x += width + gap
         places = [(middles[self._level[v]], height[v]) for v in range(len(self._sizes))]
         routes: dict[Edge, list[Point]] = {}
         for edge, chain in self._chains.items():

@@ -31,6 +31,7 @@ _WRITTEN = 400  # entries, up to which their values are written of their own acc
 _LEGIBLE = 6.5  # points of the font of values, unless they were asked for
 _MARKED = 500  # pixels with entries that are not finite, up to which each is marked
 _HIDDEN = 100  # how many times smaller than the largest an entry is that is not seen
+_SMALL, _LARGE = 1e-3, 1e4  # from where to where a number is written without a power of ten
 _BELOW = 0.9  # the level of lines that do not cover the image
 _SEEN = 4.0  # points of a pixel that need no mark to be seen
 _SPOT = "#4c6ef5"  # what is not zero in a spy plot
@@ -239,7 +240,7 @@ class Drawing:
     # Words -------------------------------------------------------------------------------
 
     def _bar(self, scale: Any) -> None:
-        from matplotlib.ticker import MaxNLocator  # noqa: PLC0415  # an extra
+        from matplotlib.ticker import FuncFormatter, MaxNLocator  # noqa: PLC0415  # an extra
 
         axes = self.axes
         bar = axes.inset_axes((1.02, 0, 0.05, 1))
@@ -254,6 +255,9 @@ class Drawing:
             shown.set_ticks(places, labels=texts)
         else:
             shown.locator = MaxNLocator(4 if self.room[1] < 2 else 7)
+            if not _SMALL <= self.image.limit < _LARGE:
+                # Else there would be a factor above the bar, where the title is.
+                shown.formatter = FuncFormatter(_tick)
             shown.update_ticks()
 
     def _write(self, scale: Any) -> None:
@@ -392,11 +396,16 @@ def _number(value: Any, digits: int) -> str:
     """So many digits, as short as they can be written."""
     number = float(value)
     text = f"{number:.{digits}g}"
-    if np.isfinite(number) and number and not 1e-3 <= abs(number) < 1e4:
+    if np.isfinite(number) and number and not _SMALL <= abs(number) < _LARGE:
         mantissa, power = f"{number:.{digits - 1}e}".split("e")
         mantissa = mantissa.rstrip("0").rstrip(".") if "." in mantissa else mantissa
         text = f"{mantissa}e{int(power)}"
     return "0" if text == "-0" else text
+
+
+def _tick(value: float, _: int | None = None) -> str:
+    """A number beside the colour bar."""
+    return _number(value, 3).replace("-", "\N{MINUS SIGN}", 1 if value < 0 else 0)
 
 
 def _decades(norm: Any) -> tuple[list[float], list[str]]:

@@ -128,8 +128,8 @@ class Plan(Displayed):
         Boxes are variables, by what computes them, with their shapes; those that sweeps start
         from are coloured, with the number of directions. Arrows go the way of the sweeps, in one
         colour where directions are pulled back and in another where they are pushed forward. A
-        program of more than two dozen variables is condensed: chains are one box, and then what
-        is near or alike.
+        program of more than two dozen variables, or than can be read in small axes, is condensed:
+        chains are one box, and then what is near or alike.
 
         Args:
             ax: Axes to draw into, whose ticks and frame are turned off. `None` makes a figure.

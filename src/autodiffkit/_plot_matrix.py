@@ -16,10 +16,11 @@ from autodiffkit._matrix_labels import Label, longest
 from autodiffkit._paths import show
 from autodiffkit._plotting import (
     axes_for,
+    cell,
     font_size,
     inches,
     need_matplotlib,
-    plain,
+    set_title,
     short_names,
     title_width,
 )
@@ -33,6 +34,7 @@ KINDS: tuple[Kind, ...] = ("auto", "heatmap", "spy")
 _PANELS = 6
 _WRITTEN_IF_ASKED = 2500
 _NARROW = 6  # the ratio of sides up to which entries are square
+_BAR, _TITLE = 0.7, 4.5  # inches of the colour bar, and of a line of the title
 _THINNEST = 4.0  # points of a block at least, so that the lines beside it do not cover it
 _ENTRY, _WIDTH, _HEIGHT = 0.6, 6.0, 5.5  # inches of an entry, and of a matrix at most
 
@@ -57,11 +59,12 @@ def draw_matrix(  # noqa: PLR0917  # what a method passes on
     need_matplotlib(call)
     rows, columns = _labels(sides)
     wanted, margins = _size(sides, rows, columns)
-    axes = axes_for(
-        call, ax, (max(wanted[0] + margins[0], title_width(title)), wanted[1] + margins[1])
-    )
+    # The title is above the middle of the matrix, which is not that of the figure.
+    aside = abs(margins[0] - 1.3 - _BAR)
+    wide = max(wanted[0] + margins[0], min(title_width(title), _TITLE) + aside + 0.2)
+    axes = axes_for(call, ax, (wide, wanted[1] + margins[1]))
     height, width = sides.shape
-    axes.set_title(plain(title))
+    set_title(axes, title, (wide if ax is None else cell(axes)[0]) - aside - 0.2)
     if not height or not width:
         axes.set_axis_off()
         axes.text(0.5, 0.5, f"{height} by {width}: no entries", ha="center", va="center")
@@ -175,15 +178,11 @@ def _room(axes: "Axes", margins: tuple[float, float], sides: Sides | None) -> tu
     """The size of what is drawn in axes, in inches, with square entries or over all of it."""
     width, height = inches(axes)
     figure: Any = axes.figure
-    spec: Any = axes.get_subplotspec()
-    if figure.get_layout_engine() is not None and spec is not None:
+    if figure.get_layout_engine() is not None and axes.get_subplotspec() is not None:
         # When the figure is drawn, names and the colour bar take what they need of a cell.
-        grid = spec.get_gridspec()
-        cell = (
-            figure.bbox.width / figure.dpi * len(spec.colspan) / grid.ncols,
-            figure.bbox.height / figure.dpi * len(spec.rowspan) / grid.nrows,
+        width, height = (
+            max(0.25 * x, x - margin) for x, margin in zip(cell(axes), margins, strict=True)
         )
-        width, height = (max(0.25 * x, x - margin) for x, margin in zip(cell, margins, strict=True))
     if sides is None:
         return width, height
     scale = min(height / sides.shape[0], width / sides.shape[1])

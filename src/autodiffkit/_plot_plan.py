@@ -18,11 +18,12 @@ from autodiffkit._plotting import (
     PUSHED,
     axes_for,
     below,
+    cell,
     font_size,
     inches,
     literal,
     need_matplotlib,
-    plain,
+    set_title,
     short_names,
     title_width,
 )
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _MOST, _LEVELS = 24, 7  # nodes, and nodes in a row
+# In small axes, the share of these nodes and how many in a row, until letters can be read.
+_SMALLER = ((0.7, 6), (0.5, 5), (0.4, 4), (0.3, 3), (0.2, 2), (0.1, 1))
+_LEAST_FONT = 5.5
+_TITLE = 6.5  # inches of a line of the title
 _NAMED = 2  # operations and leaves, up to which those of a node are named
 _BRIEF = 14  # letters of a name that stands for several, if they tell it from the others
 _LETTER, _LINE = 0.075, 0.155  # inches, of the font at its full size
@@ -92,7 +97,49 @@ def draw_plan(call: str, title: str, parts: Sequence[Part], ax: Any) -> "Axes":
     """
     need_matplotlib(call)
     most = max(8, _MOST // len(parts))
-    drawn = [_laid_out(part, most) for part in parts]
+    drawn, shifts, (left, right, bottom, top) = _stacked(parts, most, _LEVELS)
+    wide = max(right - left, 3.5, min(title_width(title), _TITLE)) + 0.2
+    axes = axes_for(call, ax, (wide, top - bottom + 0.9))
+    scale = 1.0
+    if ax is not None:
+        wide = cell(axes)[0]
+        width, height = _room(axes)
+        for share, levels in _SMALLER:
+            scale = min(1.0, width / (right - left), height / (top - bottom))
+            if scale * _FONT >= _LEAST_FONT:
+                break
+            fewer = _stacked(parts, max(3, int(share * most)), levels)
+            box = fewer[2]
+            if scale < min(width / (box[1] - box[0]), height / (box[3] - box[2])):
+                drawn, shifts, (left, right, bottom, top) = fewer
+        scale = min(1.0, width / (right - left), height / (top - bottom))
+    axes.set_xlim(left, right)
+    axes.set_ylim(bottom, top)
+    axes.set_aspect("equal")
+    axes.set_axis_off()
+    set_title(axes, title, wide - 0.2)
+    for each, shift in zip(drawn, shifts, strict=True):
+        _draw(axes, each, shift, _FONT * scale)
+    _legend(axes, drawn, wide)
+    return axes
+
+
+def _room(axes: "Axes") -> tuple[float, float]:
+    """What is left of axes for boxes, in inches."""
+    figure: Any = axes.figure
+    width, height = inches(axes)
+    if figure.get_layout_engine() is None:
+        return width, height
+    # When the figure is drawn, axes without ticks have all of a cell but for title and legend.
+    around = cell(axes)
+    return max(width, around[0] - 0.15), max(0.3 * around[1], around[1] - 1.1)
+
+
+def _stacked(
+    parts: Sequence[Part], most: int, levels: int
+) -> tuple[list[_Drawn], list[float], tuple[float, float, float, float]]:
+    """Parts below one another: how they are laid out, how low each is, and the box of all."""
+    drawn = [_laid_out(part, most, levels) for part in parts]
     shifts: list[float] = []
     low = 0.0
     for each in drawn:
@@ -102,32 +149,20 @@ def draw_plan(call: str, title: str, parts: Sequence[Part], ax: Any) -> "Axes":
         low = shifts[-1] + bottom - _APART
     left = min(each.box[0] for each in drawn) - 0.1
     right = max(each.box[1] for each in drawn) + 0.1
-    bottom, top = low + _APART - 0.1, 0.1
-    axes = axes_for(
-        call, ax, (max(right - left, 3.5, title_width(title)) + 0.2, top - bottom + 0.9)
-    )
-    scale = 1.0
-    if ax is not None:
-        width, height = inches(axes)
-        scale = min(1.0, width / (right - left), height / (top - bottom))
-    axes.set_xlim(left, right)
-    axes.set_ylim(bottom, top)
-    axes.set_aspect("equal")
-    axes.set_axis_off()
-    axes.set_title(plain(title))
-    for each, shift in zip(drawn, shifts, strict=True):
-        _draw(axes, each, shift, _FONT * scale)
-    _legend(axes, drawn)
-    return axes
+    return drawn, shifts, (left, right, low + _APART - 0.1, 0.1)
 
 
-def _laid_out(part: Part, most: int) -> _Drawn:
-    graph = plan_graph(part.schedule, part.choice, most=most, levels=_LEVELS)
+def _laid_out(part: Part, most: int, levels: int) -> _Drawn:
+    graph = plan_graph(part.schedule, part.choice, most=most, levels=levels)
     names = leaf_names(part)
     texts = [_text(part, node, names) for node in graph.nodes]
+    gap = 0.55
+    if levels < _LEVELS:  # in small axes boxes are higher and closer
+        texts = [text.replace(" … ", " …\n").replace(", ", ",\n") for text in texts]
+        gap = 0.3
     sizes = [_size(text, node) for text, node in zip(texts, graph.nodes, strict=True)]
     last = [i for i, node in enumerate(graph.nodes) if node.role.is_target]
-    return _Drawn(part, graph, texts, layered(sizes, list(graph.edges), last), sizes)
+    return _Drawn(part, graph, texts, layered(sizes, list(graph.edges), last, gap), sizes)
 
 
 def _size(text: str, node: Node) -> Point:
@@ -277,7 +312,7 @@ def _arrow(axes: "Axes", points: Sequence[Point], colour: str) -> None:
     )
 
 
-def _legend(axes: "Axes", drawn: Sequence[_Drawn]) -> None:
+def _legend(axes: "Axes", drawn: Sequence[_Drawn], wide: float) -> None:
     from matplotlib.lines import Line2D  # noqa: PLC0415  # an extra
     from matplotlib.patches import Patch  # noqa: PLC0415  # likewise
 
@@ -302,7 +337,7 @@ def _legend(axes: "Axes", drawn: Sequence[_Drawn]) -> None:
             bbox_to_anchor=(0.5, 0),
             bbox_transform=below(axes, 8 + 1.3 * small),
             borderaxespad=0,
-            ncols=len(handles),
+            ncols=max(1, min(len(handles), int(72 * wide / (12 * small)))),
             frameon=False,
             fontsize=small,
         )

@@ -11,10 +11,12 @@ from autodiffkit._plotting import (
     PUSHED,
     axes_for,
     below,
+    cell,
     font_size,
+    inches,
     literal,
     need_matplotlib,
-    plain,
+    set_title,
     short_names,
     title_width,
 )
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _ROWS = 40
+_LEAST_FONT, _SPACING = 6.0, 1.2  # points of letters, and sizes from one row to the next
+_NAMES = 0.5  # the part of the width that names may take
+_TITLE, _WIDE = 6.5, 3.8  # inches
 _LEAST = 1e-18  # errors and tolerances below this are at the left end
 
 
@@ -57,12 +62,19 @@ def draw_report(call: str, title: str, bars: Sequence[Bar], ax: Any) -> "Axes":
         The axes.
     """
     need_matplotlib(call)
+    font, point = font_size("ytick.labelsize"), 27.0
     shown = bars[:_ROWS]
     labels = _labels(shown)
     letters = max(map(width_of, labels), default=0)
-    width = 5.0 + 0.6 * letters * font_size("ytick.labelsize") / 72
-    axes = axes_for(call, ax, (max(width, title_width(title)), 0.27 * max(len(shown), 1) + 1.4))
-    axes.set_title(plain(title))
+    width = max(5.0 + 0.6 * letters * font / 72, min(title_width(title), _TITLE))
+    axes = axes_for(call, ax, (width, 0.27 * max(len(shown), 1) + 1.4))
+    if ax is not None:
+        width, height = _room(axes)
+        shown = shown[: max(1, int(72 * height / (_SPACING * _LEAST_FONT)))]
+        point = 72 * height / max(len(shown), 1)
+        font = min(font, max(point / _SPACING, _LEAST_FONT))
+        labels = _fitted(shown, int(_NAMES * 72 * width / (0.6 * font)))
+    set_title(axes, title, width - 0.2)
     if not shown:
         axes.set_axis_off()
         axes.text(0.5, 0.5, "nothing was compared", ha="center", va="center")
@@ -80,13 +92,21 @@ def draw_report(call: str, title: str, bars: Sequence[Bar], ax: Any) -> "Axes":
             continue
         places = [_place(shown[i].error, least, most) for i in rows]
         axes.hlines(rows, least, places, color=colour, linewidth=1.2, alpha=0.6)
-        axes.plot(places, rows, "o", color=colour, label=label, clip_on=False)
+        axes.plot(
+            places,
+            rows,
+            "o",
+            color=colour,
+            label=label,
+            clip_on=False,
+            markersize=min(6, 0.6 * point),
+        )
     axes.plot(
         [_place(bar.tolerance, least, most) for bar in shown],
         range(len(shown)),
         linestyle="none",
         marker="|",
-        markersize=13,
+        markersize=min(13, 0.9 * point),
         markeredgewidth=2,
         color=LINE,
         label="tolerance",
@@ -101,8 +121,9 @@ def draw_report(call: str, title: str, bars: Sequence[Bar], ax: Any) -> "Axes":
                 ha="right",
                 va="center",
                 color=FAILED,
+                fontsize=font,
             )
-    axes.set_yticks(range(len(shown)), [literal(label) for label in labels])
+    axes.set_yticks(range(len(shown)), [literal(label) for label in labels], fontsize=font)
     for tick, bar in zip(axes.get_yticklabels(), shown, strict=True):
         if not bar.passed:
             tick.set_color(FAILED)
@@ -110,26 +131,48 @@ def draw_report(call: str, title: str, bars: Sequence[Bar], ax: Any) -> "Axes":
     axes.grid(visible=True, axis="x", alpha=0.3)
     axes.set_axisbelow(True)
     hidden = len(bars) - len(shown)
-    axes.set_xlabel("disagreement" + (f" ({hidden} more blocks are not drawn)" if hidden else ""))
+    gap = " " if width > _WIDE else "\n"
+    more = f"{gap}({hidden} more {'blocks are' if hidden > 1 else 'block is'} not drawn)"
+    axes.set_xlabel("disagreement" + (more if hidden else ""))
     small = 0.9 * font_size("axes.labelsize")
+    lower = 1.2 * font_size("axes.labelsize") * axes.get_xlabel().count("\n")
     axes.legend(
         loc="upper center",
         bbox_to_anchor=(0.5, 0),
-        bbox_transform=below(axes, 1.8 * (font_size("xtick.labelsize") + small)),
+        bbox_transform=below(axes, 1.8 * (font_size("xtick.labelsize") + small) + lower),
         borderaxespad=0.4,
-        ncols=3,
+        ncols=3 if width > _WIDE else 1,
         frameon=False,
         fontsize=small,
     )
     return axes
 
 
-def _labels(bars: Sequence[Bar]) -> list[str]:
+def _room(axes: "Axes") -> tuple[float, float]:
+    """The width of all that is drawn in inches, and the height that rows have of it."""
+    figure: Any = axes.figure
+    width, height = cell(axes)
+    if figure.get_layout_engine() is not None:
+        return width, max(height - 1.2, 0.3 * height)
+    return width, inches(axes)[1]
+
+
+def _fitted(bars: Sequence[Bar], letters: int) -> list[str]:
+    """Labels of at most so many letters, if they can be that short and stay different."""
+    labels = _labels(bars)
+    for width in (20, 16, 12, 10, 8, 6):
+        if max(map(width_of, labels), default=0) <= letters:
+            break
+        labels = _labels(bars, width)
+    return labels
+
+
+def _labels(bars: Sequence[Bar], width: int = 26) -> list[str]:
     """`energy by x and y`, with each name shortened by itself, so that no two are alike."""
     outputs = list(dict.fromkeys(bar.names[0] for bar in bars))
     inputs = list(dict.fromkeys(name for bar in bars for name in bar.names[1:]))
-    of = dict(zip(outputs, short_names(outputs), strict=True))
-    by = dict(zip(inputs, short_names(inputs), strict=True))
+    of = dict(zip(outputs, short_names(outputs, width), strict=True))
+    by = dict(zip(inputs, short_names(inputs, width), strict=True))
     return [
         f"{of[bar.names[0]]} by {' and '.join(by[name] for name in bar.names[1:])}"
         + ("" if bar.passed else f": {bar.finding}")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from autodiffkit._errors import MissingPackageError, SelectionError
-from autodiffkit._fitting import narrowest, printable, shortened, told_apart
+from autodiffkit._fitting import narrowest, printable, shortened, told_apart, width_of, wrapped
 from autodiffkit._leaves import describe_leaf
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ NOT_FINITE = "#ffc400"
 # Text on a colour that is light in every theme. One of the two has a contrast of 4.5 with any.
 ON_LIGHT = "#050505"
 ON_DARK = "#ffffff"
+
+_WIDE = 0.6  # the width of a letter, in sizes of its font
 
 
 def need_matplotlib(call: str) -> None:
@@ -95,9 +97,42 @@ def font_size(name: str) -> float:
     return FontProperties(size=settings[name]).get_size_in_points()
 
 
+def cell(ax: "Axes") -> tuple[float, float]:
+    """Width and height of the part of the figure that axes share with nothing else, in inches."""
+    figure: Any = ax.figure
+    spec: Any = ax.get_subplotspec()
+    if spec is None:
+        return inches(ax)
+    grid = spec.get_gridspec()
+    return (
+        figure.bbox.width / figure.dpi * len(spec.colspan) / grid.ncols,
+        figure.bbox.height / figure.dpi * len(spec.rowspan) / grid.nrows,
+    )
+
+
+def set_title(ax: "Axes", title: str, room: float) -> None:
+    """Writes a title that fits: on two lines, and at last in a smaller font.
+
+    Args:
+        ax: The axes.
+        title: What is written.
+        room: The inches that there are.
+    """
+    size = font_size("axes.titlesize")
+    text, lines = printable(title), [""]
+    for scale in (1.0, 0.85, 0.7, 0.6):
+        lines = wrapped(text, max(8, int(72 * room / (_WIDE * scale * size))))
+        if len(lines) <= 2:
+            break
+    if scale < 1:
+        ax.set_title(literal("\n".join(lines)), fontsize=scale * size)
+    else:
+        ax.set_title(literal("\n".join(lines)))
+
+
 def title_width(title: str) -> float:
     """About as many inches as a title takes."""
-    return 0.6 * len(title) * font_size("axes.titlesize") / 72
+    return _WIDE * width_of(title) * font_size("axes.titlesize") / 72
 
 
 def below(ax: "Axes", points: float) -> "Transform":
