@@ -8,6 +8,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
@@ -1508,3 +1509,75 @@ def test_the_options_of_jax_are_told_what_they_are_with_two_functions():
         "by name. Pass wrt='x'."
     )
     assert "Write jacobian(f)(...) " in told(lambda: adk.jacobian(3.0, X))
+
+
+# First looks at a result --------------------------------------------------------------------
+
+
+def test_the_name_of_an_output_says_how_to_reach_it():
+    J = adk.jacobian(structured)(X)
+    for call in (lambda: J["forces"], lambda: J.forces, lambda: J.wrt("forces")):
+        assert message(adk.NotDifferentiatedError, call) == (
+            "jacobian(structured): 'forces' is an output, and no argument. Take .of('forces') for "
+            "the derivative of that output, and the names of arguments for its blocks."
+        )
+    assert ".of('forces.0')" in message(adk.NotDifferentiatedError, lambda: J["forces.0"])
+    H = adk.hessian(structured)(X)
+    assert ".of('energy')" in message(adk.NotDifferentiatedError, lambda: H.energy)
+    G = adk.grad(structured, of="energy")(X)
+    assert message(adk.NotDifferentiatedError, lambda: G["energy"]) == (
+        "grad(structured): no argument 'energy'. There is 'x'."
+    )
+
+
+@pytest.mark.parametrize(
+    "result", [adk.jacobian(product)(X, X), adk.grad(lambda x, y: jnp.sum(x * y))(X, X)]
+)
+def test_several_names_at_once_say_where_to_select_several(result):
+    text = message(adk.StructureError, lambda: result["x", "y"])
+    assert text.endswith(
+        ": blocks are reached by one name, as in J['x'], and not by several at once; got "
+        "('x', 'y'). Select several with wrt=('x', 'y') in the call of the transform."
+    )
+
+
+def test_of_a_hessian_two_names_are_a_block_and_three_are_not():
+    H = adk.hessian(lambda x, y: jnp.sum(x * y))(X, X)
+    np.testing.assert_allclose(H["x", "y"], np.eye(2))
+    with pytest.raises(adk.StructureError, match="not by several at once"):
+        H["x", "y", "x"]
+
+
+def test_what_stores_no_blocks_says_how_to_draw_it():
+    J, L = adk.jacobian(product)(X, X), adk.linearize(product)(X, X)
+    for given in (L, 2 * J, J.T, L + L):
+        text = message(adk.NotDifferentiatedError, lambda given=given: given.plot())
+        assert "Draw it with .materialise().plot()" in text
+    drawn = (2 * J).materialise().plot()
+    assert drawn.images
+    plt.close(drawn.figure)
+    assert "plot" not in message(adk.NotDifferentiatedError, lambda: L.x)
+
+
+@pytest.mark.parametrize("transform", [adk.grad, adk.hvp])
+def test_a_loss_beside_other_data_is_told_of_has_aux(transform):
+    def told(f):
+        return message(adk.NotDifferentiableError, lambda: transform(f)(1.0))
+
+    assert told(lambda x: (x**2, {"seen": x, "more": x})) == (
+        f"{transform.__name__}(<lambda>): the output must be one scalar. Use adk.jacobian or "
+        "adk.hessian, which take any, or choose one with of='...', or pass has_aux=True if the "
+        "second is auxiliary data. The function returned:\n"
+        "  0       float32[]\n  1.more  float32[]\n  1.seen  float32[]"
+    )
+    for other in (
+        lambda x: (x, x, x),
+        lambda x: [x, x],
+        lambda x: {"0": x, "1": x},
+        lambda x: (x * X, x),
+        lambda x: ({"a": x}, x),
+    ):
+        assert "has_aux" not in told(other)
+    with pytest.raises(adk.NotDifferentiableError) as caught:
+        transform(lambda x: ((x, x), x), has_aux=True)(1.0)
+    assert "has_aux" not in str(caught.value)

@@ -211,7 +211,9 @@ class FlatCall:
                 + listed(columns([(show(spec.path) or "loss", str(spec)) for spec in specs]))
             )
         remedy = ""
-        if len(specs) > 1:
+        if len(specs) > 1 and self._is_loss_and_more():
+            remedy = ", or choose one with of='...', or pass has_aux=True if the second is auxiliary data"
+        elif len(specs) > 1:
             remedy = ", or choose one with of='...'"
         elif self.outputs.size == 1:
             remedy = ", or make the output a scalar with .squeeze()"
@@ -219,6 +221,15 @@ class FlatCall:
             f"{self.call}: the output must be one scalar. Use adk.jacobian or adk.hessian, which "
             f"take any{remedy}. The function returned:" + listed(columns(rows))
         )
+
+    def _is_loss_and_more(self) -> bool:
+        """Whether the function returned a pair that begins with a scalar."""
+        node = self.outputs.treedef.node_data()
+        is_tuple = node is not None and node[0] is tuple
+        is_pair = is_tuple and len(self.outputs.treedef.children()) == 2
+        is_new = not self._options.has_aux and self._options.of is None
+        first = self.outputs.specs[0]
+        return is_pair and is_new and first.path == ("0",) and first.shape == ()
 
 
 def _leaf_signature(specs: Sequence[LeafSpec]) -> inspect.Signature:

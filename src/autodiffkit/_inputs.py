@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import itertools
 import operator
+from collections.abc import Iterable
 from typing import Any, Literal
 
 from autodiffkit._errors import NotDifferentiatedError, StructureError
@@ -60,12 +61,13 @@ class Inputs:
         leaves = (leaf.path for argument in self.arguments for leaf in argument.tree.leaves)
         return [*(argument.name for argument in self.arguments), *all_parts(leaves)]
 
-    def locate(self, call: str, path: Any) -> Part:
+    def locate(self, call: str, path: Any, outputs: Iterable[LeafSpec] = ()) -> Part:
         """The part of the arguments under `path`.
 
         Args:
             call: The derivative, for messages.
             path: The path, which starts with the name of an argument.
+            outputs: The leaves of the output, where the derivative has a part for each.
 
         Returns:
             The part, with indices among all differentiated leaves.
@@ -74,6 +76,11 @@ class Inputs:
             NotDifferentiatedError: If nothing there was differentiated; it says why.
             StructureError: If the path is not a string.
         """
+        if isinstance(path, tuple):
+            raise StructureError(
+                f"{call}: blocks are reached by one name, as in J['x'], and not by several at once;"
+                f" got {path!r}. Select several with wrt={path!r} in the call of the transform."
+            )
         if not isinstance(path, str):
             raise StructureError(
                 f"{call}: blocks are reached by names, as in J['x'], not by {path!r}; "
@@ -83,6 +90,11 @@ class Inputs:
             part = self._part(call, spelling)
             if part is not None:
                 return part
+        if path in all_parts(leaf.path for leaf in outputs):
+            raise NotDifferentiatedError(
+                f"{call}: {path!r} is an output, and no argument. Take .of({path!r}) for the "
+                "derivative of that output, and the names of arguments for its blocks."
+            )
         raise missing(call, "argument", path, self.paths)
 
     def _part(self, call: str, path: str) -> Part | None:

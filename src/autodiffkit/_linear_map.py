@@ -124,6 +124,11 @@ class LinearMap(Composable, Generic[R_co]):
         if is_dunder(name) or name.startswith("_"):
             raise AttributeError(name)
         ask_again(self, name)
+        if name == "plot":
+            raise NotDifferentiatedError(
+                f"{self._name} has no attribute 'plot': it stores no blocks. Draw it with "
+                ".materialise().plot(), which stores them."
+            )
         raise NotDifferentiatedError(
             f"{self._name} has no attribute {name!r}: it stores no blocks. Multiply with mv and "
             "rmv, or use .materialise(), whose result has a block for each argument."

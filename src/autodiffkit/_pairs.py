@@ -96,7 +96,7 @@ class Paired(Stored):
         return view if second is None else view.wrt(second)
 
     def _wrt_argument(self, path: str) -> "PairedRow":
-        part = self._inputs.locate(self._name, path)
+        part = self._located(path)
         blocks = tuple(tuple(tuple(rows[i]) for i in part.indices) for rows in self._by_output())
         if not any(block is not None for rows in blocks for row in rows for block in row):
             raise NotDifferentiatedError(
@@ -115,7 +115,10 @@ class Paired(Stored):
         return PairedRow(blocks, _alone(part), self._inputs, self._outputs, *names, known)
 
     def __getitem__(self, path: str | tuple[str, str]) -> Any:
-        return self.wrt(*path) if isinstance(path, tuple) else self.wrt(path)
+        if isinstance(path, tuple) and len(path) == 2:
+            return self.wrt(*path)
+        key: Any = path  # three names, say
+        return self.wrt(key)
 
     def as_matrix(self) -> Array:
         """The blocks as a matrix: `(n, n)` of a scalar, `(m, n, n)` of several outputs.

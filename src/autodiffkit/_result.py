@@ -119,7 +119,7 @@ class FirstDerivative(Derivative[R_co]):
         return self._wrt_argument(path)
 
     def _wrt_argument(self, path: str) -> Any:
-        part = self._inputs.locate(self._name, path)
+        part = self._located(path)
         return self._outputs.unflatten([part.pick(row) for row in self._blocks])
 
     def __getitem__(self, path: str) -> Any:

@@ -27,7 +27,7 @@ from autodiffkit._paths import Path, show
 from autodiffkit._plot_matrix import draw_matrix
 from autodiffkit._raster import Sides
 from autodiffkit._structured_map import ask_again, is_dunder
-from autodiffkit._trees import Tree
+from autodiffkit._trees import Part, Tree
 from autodiffkit._vectors import refuse_batched
 
 if TYPE_CHECKING:
@@ -115,6 +115,12 @@ class Stored(Composable):
             raise AttributeError(name)
         ask_again(self, name)
         return self._wrt_argument(name)
+
+    def _located(self, path: Any) -> Part:
+        """The part of the arguments under a path."""
+        has_parts = hasattr(type(self), "of")
+        outputs = self._outputs.leaves if has_parts else ()
+        return self._inputs.locate(self._name, path, outputs)
 
     @abc.abstractmethod
     def _wrt_argument(self, path: Any) -> Any:
