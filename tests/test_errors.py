@@ -1581,3 +1581,44 @@ def test_a_loss_beside_other_data_is_told_of_has_aux(transform):
     with pytest.raises(adk.NotDifferentiableError) as caught:
         transform(lambda x: ((x, x), x), has_aux=True)(1.0)
     assert "has_aux" not in str(caught.value)
+
+
+SHAPED = [
+    lambda f: adk.jacobian(f).plan,
+    lambda f: adk.jacobian(f).compile,
+    lambda f: adk.laplacian(f).plan,
+]
+
+
+@pytest.mark.parametrize("ahead", SHAPED, ids=["plan", "compile", "operator"])
+def test_a_tuple_in_the_place_of_a_structure_is_noted(ahead):
+    def f(x, p):
+        return jnp.sum((p @ x) ** 2)
+
+    note = (
+        "The argument 'x' is the tuple (2,). If an array of that shape is meant, pass "
+        "jax.ShapeDtypeStruct((2,), jnp.float32)."
+    )
+    for args, kwargs in [(((2,), X), {}), ((), {"p": X, "x": (2,)})]:
+        with pytest.raises(TypeError) as caught:
+            ahead(f)(*args, **kwargs)
+        assert note in caught.value.__notes__
+    with pytest.raises(TypeError) as caught:
+        ahead(f)((2,), (2, 2))
+    assert {"The argument 'x'", "The argument 'p'"} <= {x[:16] for x in caught.value.__notes__}
+
+
+def test_the_error_of_the_function_is_kept_beside_the_note():
+    def f(x, shape):
+        raise TypeError("its own")
+
+    with pytest.raises(TypeError, match=r"^its own") as caught:
+        adk.jacobian(f).plan(X, (2, 3))
+    assert str(caught.value) == "its own"
+    assert any("(2, 3)" in note for note in caught.value.__notes__)
+    for other in ((2.0, 3), [2, 3], (), "x", (True,)):
+        with pytest.raises(TypeError, match=r"^its own") as caught:
+            adk.jacobian(f).plan(X, other)
+        assert not any("shape" in note for note in getattr(caught.value, "__notes__", []))
+    plan = adk.jacobian(lambda x, shape: jnp.reshape(x, shape)).plan(X, (2, 1))
+    assert plan.mode in ("fwd", "rev", "mixed")

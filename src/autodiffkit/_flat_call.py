@@ -212,7 +212,10 @@ class FlatCall:
             )
         remedy = ""
         if len(specs) > 1 and self._is_loss_and_more():
-            remedy = ", or choose one with of='...', or pass has_aux=True if the second is auxiliary data"
+            remedy = (
+                ", or choose one with of='...', or pass has_aux=True if the "
+                "second is auxiliary data"
+            )
         elif len(specs) > 1:
             remedy = ", or choose one with of='...'"
         elif self.outputs.size == 1:

@@ -40,6 +40,7 @@ from autodiffkit._operator_results import (
     HessianDiagonal,
     Laplacian,
 )
+from autodiffkit._options import noting_shapes
 from autodiffkit._pairs import is_scalar
 from autodiffkit._paths import show
 from autodiffkit._program import Linear
@@ -72,7 +73,8 @@ class _Operator(Transform[P, R]):
 
         # No method, as for `Transform.plan`.
         def plan(*args: Any, **kwargs: Any) -> Any:
-            return self._plan_call(args, kwargs)
+            with noting_shapes(self.__wrapped__, args, kwargs):
+                return self._plan_call(args, kwargs)
 
         return plan
 

@@ -1,9 +1,10 @@
 """Calls of the transforms themselves: what is no option of theirs is told apart."""
 
+import contextlib
 import functools
 import inspect
 import typing
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 from autodiffkit._errors import SignatureError, nearest
@@ -43,6 +44,26 @@ def _names(parameters: Iterable[inspect.Parameter]) -> Iterable[str]:
             yield parameter.name
         elif parameter.kind is parameter.VAR_KEYWORD:  # `**options: Unpack[...]`
             yield from typing.get_args(parameter.annotation)[0].__annotations__
+
+
+@contextlib.contextmanager
+def noting_shapes(function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator[None]:
+    """Adds a note to what fails where a tuple of integers came, which may be meant as a shape.
+
+    The error stays as it is: such a tuple may be what the function takes, and the fault another.
+    """
+    try:
+        yield
+    except (AttributeError, TypeError) as error:
+        names = _arguments(function)
+        given = {**dict(zip(names, args, strict=False)), **kwargs}
+        for name, value in given.items():
+            if isinstance(value, tuple) and value and all(type(x) is int for x in value):
+                error.add_note(
+                    f"The argument {name!r} is the tuple {value!r}. If an array of that shape is "
+                    f"meant, pass jax.ShapeDtypeStruct({value!r}, jnp.float32)."
+                )
+        raise
 
 
 def _by_position(name: str, functions: Sequence[Any], more: int) -> SignatureError:

@@ -43,6 +43,7 @@ from autodiffkit._leaves import canonical
 from autodiffkit._limits import Limits, check_limits
 from autodiffkit._linear_map import LinearMap
 from autodiffkit._linearized import Linearized
+from autodiffkit._options import noting_shapes
 from autodiffkit._pairs import bare
 from autodiffkit._plan import Plan
 from autodiffkit._planning import check_layout, check_mode
@@ -236,7 +237,8 @@ class Transform(eqx.Module, Generic[P, R]):
 
         # No method: Equinox binds those in a way that claims the keyword `self`.
         def plan(*args: P.args, **kwargs: P.kwargs) -> Plan:
-            return self._plan_call(args, kwargs)
+            with noting_shapes(self.__wrapped__, args, kwargs):
+                return self._plan_call(args, kwargs)
 
         return plan
 
@@ -253,7 +255,8 @@ class Transform(eqx.Module, Generic[P, R]):
         def ahead(*args: P.args, **kwargs: P.kwargs) -> Compiled[P, Any]:
             function, run = as_function(self.__wrapped__), cast("Any", self)
             names = [*function.signature.parameters]
-            return compile_ahead(f"{self._verb}({function.name})", names, run, args, kwargs)
+            with noting_shapes(self.__wrapped__, args, kwargs):
+                return compile_ahead(f"{self._verb}({function.name})", names, run, args, kwargs)
 
         return ahead
 
