@@ -4,7 +4,7 @@ import contextlib
 import functools
 import inspect
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 from autodiffkit._errors import SignatureError, nearest
@@ -47,7 +47,9 @@ def _names(parameters: Iterable[inspect.Parameter]) -> Iterable[str]:
 
 
 @contextlib.contextmanager
-def noting_shapes(function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator[None]:
+def noting_shapes(
+    function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> Generator[None, None, None]:
     """Adds a note to what fails where a tuple of integers came, which may be meant as a shape.
 
     The error stays as it is: such a tuple may be what the function takes, and the fault another.
