@@ -224,7 +224,19 @@ def test_names_are_cut_between_words(width, first):
 
 def test_names_are_cut_inside_of_words_only_where_it_tells_them_apart():
     names = ["a" * 30 + "_one", "b" * 30 + "_one"]
-    assert shortened(names, 10) == ["aaaaa…_one", "bbbbb…_one"]
+    assert shortened(names, 10) == ["aaaaaa…one", "bbbbbb…one"]
+
+
+def test_names_of_several_columns_are_told_apart(monkeypatch):
+    def f(first_weight_matrix_of_the_layer, other_weight_matrix_of_the_layer):
+        return first_weight_matrix_of_the_layer * other_weight_matrix_of_the_layer
+
+    H = adk.hessian(f)(1.0, 2.0)
+    row = H.first_weight_matrix_of_the_layer
+    text = at(76, row, monkeypatch).split("\n")[2:]
+    names = [line.split()[1:3] for line in text]
+    assert names[0][0].startswith("first_…")
+    assert names[0][0] == names[1][0] != names[1][1]
 
 
 def test_long_words_are_wrapped_after_a_separator():
@@ -233,6 +245,8 @@ def test_long_words_are_wrapped_after_a_separator():
         "  weight_matrix_of_the_first_",
         "  hidden_layer",
     ]
+    place = "dot_general at equinox/nn/_linear.py:97:12"
+    assert wrapped(place, 24, 2) == ["dot_general at", "  equinox/nn/", "  _linear.py:97:12"]
 
 
 def test_what_is_wrapped_is_whole():

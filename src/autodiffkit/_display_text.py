@@ -201,7 +201,10 @@ def _fitted(
     if sum(floors) > room or (not names and room < 0):
         return None
     for k, given in zip(names, _shared(floors, [rest[k] for k in names], room), strict=True):
-        found = shortened(texts[k], given)
+        # What stands in one column is not to look like something else in another.
+        others = [text for j in names if j != k for text in (row[j] for row in cells)]
+        found = shortened([*texts[k], *others], given)
+        found = shortened(texts[k], given) if found is None else found[: len(cells)]
         if found is None:  # more room need not make it easier
             found = shortened(texts[k], narrowest(texts[k], min(least, natural[k])))
         assert found is not None

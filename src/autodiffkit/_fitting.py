@@ -127,15 +127,20 @@ def _parts(text: str) -> list[str]:
     return re.findall(r"[^._/\- ]*[._/\- ]|[^._/\- ]+", text)
 
 
+def _last_border(text: str) -> int:
+    """The end of the last word that something separates from what follows."""
+    return len("".join(_parts(text + "x")[:-1]))
+
+
 def _between_words(text: str, width: int, share: float) -> str:
     """A text with an ellipsis in the place of some of its words; as it is cut where none fits."""
     end = _whole_words(_parts(text), width - 1 - round((width - 1) * share))
     if not end and share < 1:
         return _clipped(text, width, share)
     start = _clipped(text, width - width_of(end), 1.0).removesuffix(ELLIPSIS) if share else ""
-    words = "".join(_parts(start + "x")[:-1])
-    if 2 * len(words) >= len(start):
-        start = words
+    border = _last_border(start)
+    if 2 * border >= len(start):
+        start = start[:border]
     return start + ELLIPSIS + end
 
 
@@ -194,8 +199,8 @@ def wrapped(text: str, width: int, indent: int = 0) -> list[str]:
                 word = word[len(spaces) :]  # noqa: PLW2901  # what is left of it
                 continue
             fits = max(_cut(word, room), 1)
-            whole = len("".join(_parts(word[:fits] + "x")[:-1]))
-            fits = whole if 2 * whole >= fits else fits
+            whole = word.rfind("/", 0, fits) + 1 or _last_border(word[:fits])
+            fits = whole if 3 * whole >= fits else fits
             lines.append(lead + word[:fits])
             line, lead, room = "", " " * indent, max(width - indent, 2)
             word = word[fits:]  # noqa: PLW2901  # as above
