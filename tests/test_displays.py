@@ -473,10 +473,12 @@ def test_a_picture_says_of_how_many_matrices_it_is():
     )
     assert note(adk.hessian(lambda x, y: (x * y, y))(1.0, 2.0)) == several
     J = jax.vmap(adk.jacobian(apart))(jnp.stack([x] * 4), jnp.stack([y] * 4))
-    assert note(J) == "4 times the same, in a stack"
+    assert note(J) == "A stack: 4 of these along the first axis"
+    twice = jax.vmap(jax.vmap(adk.jacobian(apart)))(jnp.ones((2, 4, 3)), jnp.ones((2, 4, 2)))
+    assert note(twice) == "A stack: 2 times 4 of these along the first 2 axes"
     assert "<title>a by x: [4, 3, 3]</title>" in page_of(J)
     H = jax.vmap(adk.hessian(lambda x, y: x * y))(jnp.ones((4, 3)), jnp.ones(4))
-    assert note(H) == f"{each}; 4 times the same, in a stack"
+    assert note(H) == f"{each}; 4 of these along the first axis"
 
 
 # Tracing -------------------------------------------------------------------------------------

@@ -199,7 +199,9 @@ def block_grid(
         return None
     lead = _lead(table)
     if lead:
-        note = "; ".join(filter(None, (note, f"{_times(lead)}the same, in a stack")))
+        axes = "axis" if len(lead) == 1 else f"{len(lead)} axes"
+        stack = f"{' times '.join(map(str, lead))} of these along the first {axes}"
+        note = f"{note}; {stack}" if note else f"A stack: {stack}"
     return Grid(
         tuple((legible(spec.path) or "output", spec.size) for spec in rows),
         tuple((legible(spec.path), spec.size) for spec in columns),
