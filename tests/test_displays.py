@@ -590,6 +590,11 @@ def test_keys_with_dots_and_empty_keys_are_quoted():
     ):
         words = repr(result).split()
         assert {"p['']", "p['a.b']", "p.a.b"} <= {*words}
+    report = adk.check_derivatives(lambda p: {"": p["a.b"] * p["a"]["b"]}, order=1)(p)
+    rows = [re.split(r"  +", line.strip())[1:3] for line in repr(report).split("\n")[2:]]
+    assert ["['']", "p.a.b"] in rows
+    assert ["['']", "p['a.b']"] in rows
+    assert {(block.of, block.wrt) for block in report.blocks} >= {("", ("p.a.b",))}
     assert J["p.it's 1.5"] == {"": 0.0, "a": {"b": 0.0}, "a.b": 0.0}  # without quotes
 
 

@@ -69,6 +69,7 @@ class CheckedBlock:
     tolerance: float
     values: Mapping[str, complex]
     explanation: str
+    _names: tuple[str, ...] = ()  # the paths as tables write them
 
     @property
     def passed(self) -> bool:
@@ -86,10 +87,11 @@ class CheckedBlock:
 
     @property
     def _cells(self) -> tuple[str, ...]:
+        of, *wrt = self._names or (self.of, *self.wrt)
         return (
             str(self.order),
-            self.of or "output",
-            ", ".join(self.wrt),
+            of or "output",
+            ", ".join(wrt),
             self.entry or "-",
             f"{self.error:.2g}",
             f"{self.tolerance:.2g}",

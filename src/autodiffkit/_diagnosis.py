@@ -13,7 +13,7 @@ from autodiffkit._errors import shown_of
 from autodiffkit._faults import Causes, Cuts, Rule
 from autodiffkit._first_order import first_order
 from autodiffkit._leaves import LeafSpec
-from autodiffkit._paths import show
+from autodiffkit._paths import legible, show
 from autodiffkit._products import numbers
 from autodiffkit._second_order import second_order
 from autodiffkit._subject import Settings, Subject
@@ -50,16 +50,18 @@ class Diagnosis:
         """The comparison in words."""
         i, *sources = found.block
         finding, text = self._finding(found)
+        target, *wrt = (self._targets[i].path, *(self._sources[j].path for j in sources))
         return CheckedBlock(
             len(sources),
-            show(self._targets[i].path),
-            tuple(show(self._sources[j].path) for j in sources),
+            show(target),
+            tuple(map(show, wrt)),
             finding,
             self._entry(found),
             found.error,
             found.tolerance,
             found.values,
             text,
+            (legible(target), *map(legible, wrt)),
         )
 
     def of_gradients(self, found: Sequence[Compared], blocks: Sequence[CheckedBlock]) -> list[str]:
