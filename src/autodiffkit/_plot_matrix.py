@@ -72,8 +72,8 @@ def draw_matrix(  # noqa: PLR0917  # what a method passes on
     is_square = max(height, width) <= _NARROW * min(height, width)
     room = wanted if ax is None else _room(axes, margins, sides if is_square else None)
     figure: Any = axes.figure
-    width, height = (_THINNEST / (72 * x) for x in room)
-    image = raster(blocks, sides, _limits(room, figure.dpi), (height, width))
+    across, down = (_THINNEST / (72 * x) for x in room)
+    image = raster(blocks, sides, _limits(room, figure.dpi), (down, across))
     return Drawing(axes, image, sides, room, style).draw(rows, columns, is_square=is_square)
 
 
