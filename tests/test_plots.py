@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
 import autodiffkit as adk
-from autodiffkit._matrix_drawing import _percent
 from autodiffkit._matrix_labels import Label, _thinned
+from autodiffkit._matrix_words import _percent
 from autodiffkit._plotting import NOT_FINITE, short_names
 
 mpl.use("Agg")

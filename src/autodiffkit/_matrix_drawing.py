@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from autodiffkit._matrix_labels import Label, label_columns, label_rows
-from autodiffkit._paths import show
+from autodiffkit._matrix_words import LARGE, SMALL, caption, decades, number, panel_names, tick
 from autodiffkit._pixels import Pixels
 from autodiffkit._plotting import (
     LINE,
@@ -17,7 +17,6 @@ from autodiffkit._plotting import (
     below,
     font_size,
     literal,
-    short_names,
 )
 from autodiffkit._raster import Raster, Rectangle, Sides
 
@@ -30,8 +29,6 @@ _SPARSE = 0.1  # a share of entries that are not zero, up to which a large matri
 _WRITTEN = 400  # entries, up to which their values are written of their own accord
 _LEGIBLE = 6.5  # points of the font of values, unless they were asked for
 _MARKED = 500  # pixels with entries that are not finite, up to which each is marked
-_HIDDEN = 100  # how many times smaller than the largest an entry is that is not seen
-_SMALL, _LARGE = 1e-3, 1e4  # from where to where a number is written without a power of ten
 _BELOW = 0.9  # the level of lines that do not cover the image
 _SEEN = 4.0  # points of a pixel that need no mark to be seen
 _SPOT = "#4c6ef5"  # what is not zero in a spy plot
@@ -251,13 +248,13 @@ class Drawing:
         shown = figure.colorbar(scale, cax=bar, label=label)
         bar.minorticks_off()
         if self.style.log:
-            places, texts = _decades(scale.norm)
+            places, texts = decades(scale.norm)
             shown.set_ticks(places, labels=texts)
         else:
             shown.locator = MaxNLocator(4 if self.room[1] < 2 else 7)
-            if not _SMALL <= self.image.limit < _LARGE:
+            if not SMALL <= self.image.limit < LARGE:
                 # Else there would be a factor above the bar, where the title is.
-                shown.formatter = FuncFormatter(_tick)
+                shown.formatter = FuncFormatter(tick)
             shown.update_ticks()
 
     def _write(self, scale: Any) -> None:
@@ -275,7 +272,7 @@ class Drawing:
         shown: dict[tuple[int, int], str] = {}
         size = 0.0
         for digits in (3, 2):
-            shown = {(int(i), int(j)): _number(image.values[i, j], digits) for i, j in cells}
+            shown = {(int(i), int(j)): number(image.values[i, j], digits) for i, j in cells}
             letters = max(map(len, shown.values()), default=1)
             size = min(font_size("font.size"), room[0] / (0.62 * letters + 0.3), room[1] / 1.3)
             if size >= _LEGIBLE:
@@ -304,22 +301,10 @@ class Drawing:
 
     def _caption(self, handles: list[Any], *, spy: bool) -> None:
         image, axes = self.image, self.axes
-        height, width = image.shape
+        width = image.shape[1]
         small = 0.9 * font_size("axes.labelsize")
-        words = f"{height} × {width}"
-        if self.sides.panels > 1:
-            words = f"{self.sides.panels} panels of {height} × {width // self.sides.panels}"
-        if spy:
-            words += f", {image.nonzero} not zero ({_percent(image.nonzero, height * width)})"
-        if not image.is_exact:
-            down, across = image.step
-            what = "any" if spy else "the largest"
-            small_print = f"a pixel shows {what} of {down} × {across} entries"
-            wide = 0.6 * small / 72 * (len(words) + len(small_print) + 2) > self.room[0]
-            words += (";\n" if wide else "; ") + small_print
-        if not spy and not self.style.log and _are_hidden(image):
-            words += ";\nmost are much smaller than the largest: log=True shows them"
-        names = _panel_names(self.sides)
+        words = caption(image, self.sides, self.room[0], spy=spy, log=self.style.log)
+        names = panel_names(self.sides)
         panel = image.pixels[1].place(width) / self.sides.panels
         for k, name in enumerate(names):
             axes.annotate(
@@ -351,20 +336,6 @@ def _placed(labels: Sequence[Label], side: Pixels) -> list[Label]:
     return [x._replace(start=side.place(x.start), stop=side.place(x.stop)) for x in labels]
 
 
-def _are_hidden(image: Raster) -> bool:
-    """Whether most entries have a colour that is hardly another one than that of zero."""
-    known = np.abs(image.values[image.covered & np.isfinite(image.values) & (image.values != 0)])
-    return bool(known.size) and float(np.quantile(known, 0.8)) < image.limit / _HIDDEN
-
-
-def _percent(part: int, whole: int) -> str:
-    """A share with two digits that is neither 0% nor 100% unless it is."""
-    share = 100 * part / whole
-    if share < 99.5:
-        return f"{share:.2g}%"
-    return "100%" if part == whole else f"{min(share, 99.99):.4g}%"
-
-
 class _Beside:
     """Where the colour bar is: a little to the right of axes, as wide whatever their size.
 
@@ -392,34 +363,6 @@ def _of(rectangles: Sequence[Rectangle], shape: tuple[int, int]) -> Any:
     return found
 
 
-def _number(value: Any, digits: int) -> str:
-    """So many digits, as short as they can be written."""
-    number = float(value)
-    text = f"{number:.{digits}g}"
-    if np.isfinite(number) and number and not _SMALL <= abs(number) < _LARGE:
-        mantissa, power = f"{number:.{digits - 1}e}".split("e")
-        mantissa = mantissa.rstrip("0").rstrip(".") if "." in mantissa else mantissa
-        text = f"{mantissa}e{int(power)}"
-    return "0" if text == "-0" else text
-
-
-def _tick(value: float, _: int | None = None) -> str:
-    """A number beside the colour bar."""
-    return _number(value, 3).replace("-", "\N{MINUS SIGN}", 1 if value < 0 else 0)
-
-
-def _decades(norm: Any) -> tuple[list[float], list[str]]:
-    """A few powers of ten on both sides of zero, as many as a bar has room for."""
-    first, last = np.ceil(np.log10(norm.linthresh)), np.floor(np.log10(norm.vmax))
-    powers = np.arange(last, first - 1, -max(1, (last - first) // 3))[:4].astype(int)
-    positive = [(10.0**k, f"$10^{{{k}}}$") for k in map(int, powers)]
-    ticks = [*positive, (0.0, "0")]
-    if norm.vmin < 0:
-        ticks += [(-place, f"$-{text[1:]}") for place, text in positive]
-    places, texts = zip(*sorted(ticks), strict=True)
-    return [*places], [*texts]
-
-
 def _contrast(scale: Any, value: Any) -> str:
     """Dark text on light colours, and light text on dark ones."""
     if not np.isfinite(value):
@@ -428,15 +371,3 @@ def _contrast(scale: Any, value: Any) -> str:
     # The luminance of WCAG 2, whose contrast with both is the same at this number.
     linear = np.where(colour <= 0.04045, colour / 12.92, ((colour + 0.055) / 1.055) ** 2.4)
     return ON_LIGHT if linear @ [0.2126, 0.7152, 0.0722] > 0.1825 else ON_DARK
-
-
-def _panel_names(sides: Sides) -> list[str]:
-    """A name for each entry of the outputs, where there are several."""
-    if sides.panels == 1:
-        return []
-    names = short_names([show(spec.path) or "output" for spec in sides.outputs])
-    return [
-        name + (f"[{', '.join(map(str, index))}]" if spec.shape else "")
-        for name, spec in zip(names, sides.outputs, strict=True)
-        for index in np.ndindex(spec.shape)
-    ]
