@@ -669,6 +669,31 @@ def test_the_colour_bar_of_large_numbers_has_no_factor_above_it():
     assert pickle.loads(pickle.dumps(ax.figure))
 
 
+def test_names_in_rare_scripts():
+    """Without a font that has them, warnings of missing letters would be errors here."""
+
+    def f(p):
+        return p["\u8cea\u91cf"] ** 2 * p["\u901f\u5ea6"]
+
+    p = {"\u8cea\u91cf": 2.0, "\u901f\u5ea6": 3.0}
+    for draw in (
+        adk.hessian(f)(p).plot,
+        adk.grad(f).plan(p).plot,
+        adk.check_derivatives(f)(p).plot,
+    ):
+        ax = draw(new_axes())
+        ax.figure.draw_without_rendering()
+        rare = {x for x in ax.findobj(mpl.text.Text) if "\u8cea" in x.get_text()}
+        assert rare
+        for text in rare:
+            assert (
+                text.get_fontfamily()[: len(mpl.rcParams["font.family"])]
+                == (mpl.rcParams["font.family"])
+            )
+            assert len(text.get_fontfamily()) > len(mpl.rcParams["font.family"])
+        assert ax.title.get_fontfamily() == mpl.rcParams["font.family"]
+
+
 def test_figures_are_pickled_and_saved(tmp_path):
     figure = roots().plot(new_axes()).figure
     again = pickle.loads(pickle.dumps(figure))

@@ -28,7 +28,7 @@ from autodiffkit._jax_compat import is_staging
 from autodiffkit._leaves import describe_leaf, is_complex, is_inexact, is_numeric, with_article
 from autodiffkit._linear_map import LinearMap
 from autodiffkit._operator_results import Evaluation
-from autodiffkit._plotting import axes_for, need_matplotlib, plain
+from autodiffkit._plotting import axes_for, need_matplotlib, plain, with_fonts
 from autodiffkit._program import reason
 from autodiffkit._result import Gradient, Jacobian
 from autodiffkit._stored import Stored
@@ -121,7 +121,7 @@ def plot_function(  # noqa: PLR0917  # in the order in which they are said
     axes.update_datalim([(float(x), 0.0) for x in (points[0], points[-1])], updatey=False)
     axes.set_xlabel(plain(name))
     _legend(axes, lines, labels, is_new=ax is None)
-    return axes
+    return with_fonts(axes)
 
 
 def _legend(axes: "Axes", lines: Sequence[Any], labels: Sequence[str], *, is_new: bool) -> None:

@@ -23,6 +23,7 @@ from autodiffkit._plotting import (
     set_title,
     short_names,
     title_width,
+    with_fonts,
 )
 from autodiffkit._raster import Sides, raster
 
@@ -74,7 +75,9 @@ def draw_matrix(  # noqa: PLR0917  # what a method passes on
     figure: Any = axes.figure
     across, down = (_THINNEST / (72 * x) for x in room)
     image = raster(blocks, sides, _limits(room, figure.dpi), (down, across))
-    return Drawing(axes, image, sides, room, style).draw(rows, columns, is_square=is_square)
+    return with_fonts(
+        Drawing(axes, image, sides, room, style).draw(rows, columns, is_square=is_square)
+    )
 
 
 # What cannot be drawn --------------------------------------------------------------------

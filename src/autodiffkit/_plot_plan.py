@@ -26,6 +26,7 @@ from autodiffkit._plotting import (
     set_title,
     short_names,
     title_width,
+    with_fonts,
 )
 from autodiffkit._schedule import Choice, Schedule
 
@@ -121,7 +122,7 @@ def draw_plan(call: str, title: str, parts: Sequence[Part], ax: Any) -> "Axes":
     for each, shift in zip(drawn, shifts, strict=True):
         _draw(axes, each, shift, _FONT * scale)
     _legend(axes, drawn, wide)
-    return axes
+    return with_fonts(axes)
 
 
 def _room(axes: "Axes") -> tuple[float, float]:

@@ -19,6 +19,7 @@ from autodiffkit._plotting import (
     set_title,
     short_names,
     title_width,
+    with_fonts,
 )
 
 if TYPE_CHECKING:
@@ -145,7 +146,7 @@ def draw_report(call: str, title: str, bars: Sequence[Bar], ax: Any) -> "Axes":
         frameon=False,
         fontsize=small,
     )
-    return axes
+    return with_fonts(axes)
 
 
 def _room(axes: "Axes") -> tuple[float, float]:

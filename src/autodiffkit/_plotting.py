@@ -25,6 +25,15 @@ NOT_FINITE = "#ffc400"
 ON_LIGHT = "#050505"
 ON_DARK = "#ffffff"
 
+_RARE = "\u2e80"  # the first letter of those that the font of matplotlib itself does not have
+_FONTS = (
+    *("Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans CJK TC", "Noto Sans CJK KR"),
+    *("Noto Sans JP", "Noto Sans SC", "Noto Sans TC", "Noto Sans KR"),
+    *("Source Han Sans", "WenQuanYi Zen Hei", "WenQuanYi Micro Hei", "IPAexGothic"),
+    *("Hiragino Sans", "PingFang SC", "PingFang HK", "Apple SD Gothic Neo", "Yu Gothic"),
+    *("Microsoft YaHei", "SimHei", "Malgun Gothic", "Arial Unicode MS"),
+    "Last Resort High-Efficiency",  # boxes in the place of letters, and no warnings
+)
 _WIDE = 0.6  # the width of a letter, in sizes of its font
 
 
@@ -128,6 +137,25 @@ def set_title(ax: "Axes", title: str, room: float) -> None:
         ax.set_title(literal("\n".join(lines)), fontsize=scale * size)
     else:
         ax.set_title(literal("\n".join(lines)))
+
+
+def with_fonts(ax: "Axes") -> "Axes":
+    """Sets texts in scripts that few fonts have, such as Chinese, in fonts that have them."""
+    from matplotlib import rcParams  # noqa: PLC0415  # as above
+    from matplotlib.font_manager import fontManager  # noqa: PLC0415
+    from matplotlib.text import Text  # noqa: PLC0415
+
+    legend: Any = ax.get_legend()
+    texts: list[Any] = [*ax.get_xticklabels(), *ax.get_yticklabels(), *ax.findobj(Text)]
+    texts += legend.get_texts() if legend is not None else []
+    rare = [text for text in texts if any(x >= _RARE for x in text.get_text())]
+    if rare:
+        settings: Any = rcParams
+        installed = {font.name for font in fontManager.ttflist}
+        families = [*settings["font.family"], *(x for x in _FONTS if x in installed)]
+        for text in rare:
+            text.set_fontfamily(families)
+    return ax
 
 
 def title_width(title: str) -> float:
