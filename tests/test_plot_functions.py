@@ -402,6 +402,8 @@ def test_names_with_underscores_are_in_the_legend(name, tmp_path):
     ax.figure.savefig(tmp_path / "figure.png")
     box, width = ax.get_legend().get_window_extent(), ax.figure.bbox.width
     assert ax.bbox.x1 < box.x0 < box.x1 <= width
+    assert not ax.get_legend().get_frame_on()
+    assert adk.plot_function(g, 0, 1, ax=new_axes()).get_legend().get_frame_on()
 
 
 def test_wide_limits_in_double_precision():

@@ -133,7 +133,9 @@ def _legend(axes: "Axes", lines: Sequence[Any], labels: Sequence[str], *, is_new
     }
     # matplotlib leaves out of a legend what begins with an underscore, but not texts set later.
     placeholders = ["f" * len(label) for label in labels]
-    legend = axes.legend(lines, placeholders, frameon=False, **(outside if is_new else {}))
+    # Where it may lie over a curve, it has a frame that the curve is seen through.
+    legend = axes.legend(lines, placeholders, **(outside if is_new else {}))
+    legend.set_frame_on(not is_new)
     for text, label in zip(legend.get_texts(), labels, strict=True):
         text.set_text(label)
 
