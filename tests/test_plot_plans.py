@@ -360,6 +360,7 @@ def test_what_was_merged_is_named():
     # How many steps the derivative of tanh takes depends on the version of JAX.
     text = _text(part, before, leaf_names(part))
     count = len(before.variables)
+    assert count in {20, 12}
     assert re.fullmatch(rf"slice(, | … )mul\n{count} operations\n200 entries each", text), text
 
 

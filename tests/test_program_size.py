@@ -104,4 +104,5 @@ def test_a_cut_of_two_hundred_scalars_is_swept_as_one():
     assert (plan.mode, plan.cut_size) == ("mixed", 200)
     assert (plan.forward_sweeps, plan.reverse_sweeps) == (200, 200)
     # Since JAX 0.11 its own mode takes fewer equations: 2220, where ours are 3623.
-    assert equations(J, x) <= 1.7 * plain(units, x)
+    limit = 1.5 if jax.__version_info__ < (0, 11) else 1.7
+    assert equations(J, x) <= limit * plain(units, x)

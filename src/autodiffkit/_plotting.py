@@ -143,11 +143,15 @@ def with_fonts(ax: "Axes") -> "Axes":
     """Sets texts in scripts that few fonts have, such as Chinese, in fonts that have them."""
     from matplotlib import rcParams  # noqa: PLC0415  # as above
     from matplotlib.font_manager import fontManager  # noqa: PLC0415
-    from matplotlib.text import Text  # noqa: PLC0415
+    from matplotlib.ticker import FixedLocator  # noqa: PLC0415
 
     legend: Any = ax.get_legend()
-    texts: list[Any] = [*ax.get_xticklabels(), *ax.get_yticklabels(), *ax.findobj(Text)]
+    axes: list[Any] = [ax.xaxis, ax.yaxis]
+    texts: list[Any] = [ax.title, *(axis.label for axis in axes), *ax.texts]
     texts += legend.get_texts() if legend is not None else []
+    for axis in axes:  # ticks that are numbers would be laid out for this, and have no such letters
+        if isinstance(axis.get_major_locator(), FixedLocator):
+            texts += [x for tick in axis.get_major_ticks() for x in (tick.label1, tick.label2)]
     rare = [text for text in texts if any(x >= _RARE for x in text.get_text())]
     if rare:
         settings: Any = rcParams
