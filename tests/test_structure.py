@@ -529,6 +529,12 @@ def test_arguments_named_like_methods_are_reached_by_path(transform):
     assert len(J.to_jax()) == 11
 
 
+def test_an_operand_named_like_a_method_is_reached_by_item():
+    G = adk.grad(lambda value, x: value * x)(2.0, 3.0)
+    with pytest.raises(adk.OperandError, match=r"Take \['value'\], \.x for the blocks"):
+        G - jnp.ones(())
+
+
 def range_of(names: list[str]) -> list[Any]:
     return [jnp.float32(i) for i in range(1, len(names) + 1)]
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from autodiffkit._display import reached
 from autodiffkit._errors import OperandError, some_of
 from autodiffkit._leaves import describe_leaf
 
@@ -77,6 +78,6 @@ class Whole:
             self._refuse_operand("**", other)
 
 
-def attributes(names: Sequence[str]) -> str:
-    """Names as they are reached: `.x, .y`."""
-    return some_of([f".{name}" for name in names])
+def attributes(kind: type, names: Sequence[str]) -> str:
+    """Arguments as a result of this class reaches them: `.x, .y`."""
+    return some_of([reached(kind, name) for name in names])

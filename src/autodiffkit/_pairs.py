@@ -293,7 +293,7 @@ class PairedRow(Displayed, Whole, eqx.Module):
 
     @property
     def _operand(self) -> str:
-        return f"{attributes(self._inputs.names)} to choose the second argument, too"
+        return f"{attributes(type(self), self._inputs.names)} to choose the second argument, too"
 
     @property
     def _contents(self) -> str:

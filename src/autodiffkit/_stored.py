@@ -129,7 +129,8 @@ class Stored(Composable):
     @property
     def _operand(self) -> str:
         names = self._inputs.names
-        return f"{attributes(names)} for the block{'s' * (len(names) > 1)}, or .tree for the whole"
+        which = f"block{'s' * (len(names) > 1)}"
+        return f"{attributes(type(self), names)} for the {which}, or .tree for the whole"
 
     @property
     def _contents(self) -> str:
