@@ -291,23 +291,36 @@ def _worth_timing(pilot: dict[str, float]) -> list[str]:
 
 
 def interleaved(
-    calls: dict[str, Callable[..., Any]], arguments: tuple[Any, ...], repeats: int, batch: int
+    calls: dict[str, Callable[..., Any]],
+    arguments: tuple[Any, ...],
+    repeats: int,
+    batch: int,
+    *,
+    wait: Callable[[Any], Any] = jax.block_until_ready,
 ) -> dict[str, list[float]]:
-    """Seconds a call, by variant and repeat; each repeat visits all variants."""
+    """Seconds a call, by variant and repeat; each repeat visits all variants.
+
+    What is returned is waited for as `wait` does.
+    """
     warm: dict[str, list[float]] = {name: [] for name in calls}
     order = list(calls.items())
     shuffle = random.Random(0).shuffle
     for _ in range(repeats):
         shuffle(order)  # or the one after the slowest would always find the caches cold
         for name, call in order:
-            warm[name].append(_sample(call, arguments, batch))
+            warm[name].append(_sample(call, arguments, batch, wait))
     return warm
 
 
-def _sample(call: Callable[..., Any], arguments: tuple[Any, ...], batch: int) -> float:
+def _sample(
+    call: Callable[..., Any],
+    arguments: tuple[Any, ...],
+    batch: int,
+    wait: Callable[[Any], Any] = jax.block_until_ready,
+) -> float:
     start = time.perf_counter()
     for _ in range(batch):
-        jax.block_until_ready(call(*arguments))
+        wait(call(*arguments))
     return (time.perf_counter() - start) / batch
 
 

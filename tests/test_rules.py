@@ -17,7 +17,7 @@ from autodiffkit._maps import ONE, Map
 from autodiffkit._network import Network
 from autodiffkit._program import Linear, as_linear
 from autodiffkit._rules import RULES
-from autodiffkit._structured import Sweeper, through
+from autodiffkit._structured import Sweeper
 from equations import CASES
 from named_axes import (
     FAST,
@@ -86,12 +86,12 @@ class Problem:
     def through(self, linear, starts):
         """The maps that come of others that go through the only equation, all at once."""
         (step,) = self.network.steps
-        equation = linear.program.jaxpr.eqns[step.equation]
         operands, results = step.operands, step.results
         near, far = (operands, results) if self.forward else (results, operands)
         maps = {k: starts[self.near.index(v)] for k, v in near.items()}
         arithmetic = EquationArrays(linear)
-        found = through(arithmetic, equation, maps, list(far), forward=self.forward)
+        sweeper = Sweeper(arithmetic, self.network)
+        found = sweeper.through(step, maps, list(far), forward=self.forward)
         terms = [[found[k] for k, v in far.items() if v == variable] for variable in self.far]
         return [added(arithmetic, x) for x in terms]
 

@@ -76,7 +76,8 @@ class Work(NamedTuple):
 
     def plus(self, other: "Work") -> "Work":
         """Both, one after the other."""
-        return Work(*(a + b for a, b in zip(self, other, strict=True)))
+        flops, moved, kernels = other
+        return Work(self.flops + flops, self.moved + moved, self.kernels + kernels)
 
     def minus(self, other: "Work") -> "Work":
         """What is left of it without a part."""

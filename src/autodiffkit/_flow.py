@@ -19,11 +19,15 @@ class Flow:
         self.bound = bound  # more than any flow that counts as finite
         self.exact = True  # whether capacities did not have to be rounded
         self.source, self._start, self.sink = nodes, nodes + 1, nodes + 2
-        self._edges: dict[tuple[int, int], int | None] = {(self._start, self.source): None}
+        self._count = nodes + 3
+        # By both ends in one number: a program has many edges, and Python's garbage collector
+        # looks at pairs.
+        self._edges: dict[int, int | None] = {}
+        self.join(self._start, self.source)
 
     def join(self, start: int, stop: int, capacity: int | None = None) -> None:
         """Adds an edge; without a capacity, one that nothing fills."""
-        self._edges[start, stop] = capacity
+        self._edges[start * self._count + stop] = capacity
 
     def sides(self) -> tuple[np.ndarray, np.ndarray] | None:
         """Which nodes are on the source's side, of the cuts nearest to the source and the sink.
@@ -31,14 +35,14 @@ class Flow:
         Returns:
             Two masks of the nodes; `None` if only an infinite flow fills the edges.
         """
-        count = self.sink + 1
+        count = self._count
         unit = -(-self.bound // (_LIMIT - count))  # more than 1 only for gigantic arrays
         self.exact = unit == 1
         infinite = -(-self.bound // unit) + count
         capacities = [
             infinite if c is None else min(-(-c // unit), infinite) for c in self._edges.values()
         ]
-        rows, columns = zip(*self._edges, strict=True)
+        rows, columns = np.divmod(np.fromiter(self._edges, np.int64, len(self._edges)), count)
         graph = csr_matrix((np.array(capacities, np.int32), (rows, columns)), shape=(count, count))
         result = maximum_flow(graph, self._start, self.sink)
         if result.flow_value >= infinite:

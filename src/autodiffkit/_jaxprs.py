@@ -1,6 +1,6 @@
 """Jaxprs taken apart and put together: inlining, pieces and keys."""
 
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Hashable, Iterable, Sequence
 from typing import Any
 
 import jax.core
@@ -355,6 +355,28 @@ def jaxpr_key(jaxpr: Any) -> Any:
         for equation in jaxpr.eqns
     ]
     return tuple(heads), tuple(equations), tuple(map(atom, jaxpr.outvars))
+
+
+def equation_key(equation: Any) -> Hashable | None:
+    """What an equation does, in comparable form, whatever the names of its variables are.
+
+    Returns:
+        Primitive, types and parameters; `None` if the latter cannot be compared.
+    """
+    numbers: dict[Any, int] = {}
+    reads = tuple(
+        (x.aval, np.asarray(x.val).tobytes())
+        if isinstance(x, jex.Literal)
+        else (x.aval, numbers.setdefault(x, len(numbers)))
+        for x in equation.invars
+    )
+    writes = tuple(x.aval for x in equation.outvars)
+    key = equation.primitive, reads, writes, tuple(equation.params.items())
+    try:
+        hash(key)
+    except TypeError:
+        return None
+    return key
 
 
 def _type(x: Any) -> Any:

@@ -93,6 +93,11 @@ class Map:
         return len(self.data.axes) == count
 
     @property
+    def is_identity(self) -> bool:
+        """Whether it is certainly that of an array to itself."""
+        return not self.data.parts and self.outs == self.ins
+
+    @property
     def transposed(self) -> "Map":
         """The same map from its output to its input."""
         return Map(self.ins, self.outs, self.data, self.dtype)

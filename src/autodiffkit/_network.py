@@ -8,7 +8,7 @@ maximum flow fills the edges (Ford and Fulkerson, *Maximal flow through a networ
 
 import dataclasses
 import functools
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax.extend.core as jex
@@ -16,9 +16,10 @@ import numpy as np
 
 from autodiffkit._cost import Cost, equation_costs, size, trailing_batch
 from autodiffkit._flow import Flow
-from autodiffkit._jaxprs import among
+from autodiffkit._jaxprs import among, equation_key
 from autodiffkit._leaves import is_complex, is_inexact
 from autodiffkit._program import Program
+from autodiffkit._rule_kinds import Rule
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Step:
         push: What it costs to push through it.
         pull: What it costs to pull.
         trailing: How much it suits it, pushing, that directions lie along the last axis.
+        kind: Steps of the same kind do the same to variables of the same types.
     """
 
     number: int
@@ -46,6 +48,7 @@ class Step:
     push: Cost
     pull: Cost
     trailing: float
+    kind: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +78,7 @@ class Network:
         steps: The equations between them, in the order of the program.
         sources: The variable of each source leaf; `None` where no path begins.
         targets: The variable of each target leaf; `None` where no path ends.
+        rules: What has been found of the axes of steps, by kind and moving operands.
 
     Args:
         program: The linear program.
@@ -97,6 +101,7 @@ class Network:
     ) -> None:
         self.program = program
         self.complex_directions = complex_directions
+        self.rules: dict[Hashable, Rule] = {}
         self._without = without_sources, without_targets
         self._picked = columns, rows
         equations = program.jaxpr.eqns
@@ -121,7 +126,7 @@ class Network:
         ]
         self.sizes = [size(v) for v in self.variables]
         self.steps: list[Step] = []
-        linear = program.linear
+        linear, kinds = program.linear, _Kinds()
         for number, equation in pairs:
             flags = among(equation.invars, linear)
             operands = {
@@ -138,8 +143,7 @@ class Network:
                     tuple(results.values()),
                     operands,
                     results,
-                    *equation_costs(equation, flags),
-                    trailing_batch(equation, flags),
+                    *kinds.of(equation, flags),
                 )
             )
         self.sources = tuple(map(numbers.get, sources))
@@ -380,6 +384,22 @@ class Network:
             frozenset(v for v in range(count) if side[v] and side[count + v]),
             frozenset(i for i in range(len(self.steps)) if side[2 * count + i]),
         )
+
+
+class _Kinds:
+    """What is counted of equations: once of all that do the same, of which a program has many."""
+
+    def __init__(self) -> None:
+        self._known: dict[Hashable, tuple[Cost, Cost, float, int]] = {}
+
+    def of(self, equation: Any, linear: Sequence[bool]) -> tuple[Cost, Cost, float, int]:
+        """What it costs to push and to pull through it, how directions lie, and its kind."""
+        key = equation_key(equation)
+        key = len(self._known) if key is None else (key, *linear)
+        if key not in self._known:
+            costs = equation_costs(equation, linear)
+            self._known[key] = *costs, trailing_batch(equation, linear), len(self._known)
+        return self._known[key]
 
 
 def _live(program: Program, sources: Iterable[Any], targets: Iterable[Any]) -> set[Any]:

@@ -63,15 +63,38 @@ class Tails:
     """What maps were followed to from the variables where they met, found again for other maps.
 
     Leaves that end up in one sum are followed to it, and through the rest of it once: else the time
-    of a plan would grow with the square of their number.
+    of a plan would grow with the square of their number. What steps of one kind do to a map is
+    counted once, too.
 
     Attributes:
+        marks: Where maps were left alone, by variable and structure.
+        identities: What is swept from, by shape and dtype.
+        taken: What steps did, by their kind and what they were given.
+        structures: Those of maps.
         followed: How many steps were taken.
     """
 
     def __init__(self) -> None:
         self.marks: dict[Hashable, _Mark] = {}
+        self.identities: dict[Hashable, Map] = {}
+        self.taken: dict[Hashable, _Taken] = {}
+        self.structures: dict[Map, Hashable] = {}
         self.followed = 0
+
+    def structure(self, given: Map) -> Hashable:
+        """What is counted of a map."""
+        found = self.structures.get(given)
+        if found is None:
+            found = self.structures[given] = structure_of(given)
+        return found
+
+
+class _Taken(NamedTuple):
+    """What a step did: the work, the maps by result or operand, and the axes that it mixed."""
+
+    work: Work
+    maps: dict[int, Map]
+    lost: tuple[int, ...]
 
 
 class _Mark(NamedTuple):
@@ -165,10 +188,18 @@ class _Sketcher(Sweeper):
         outs, ins = (own, other) if self._forward else (other, own)
         return Map(outs, ins, Data((Part(self, (*flat(outs), *flat(ins))),)), aval.dtype)
 
+    def _identity(self, variable: int, unit: Data) -> Map:
+        # Leaves that are alike begin with the same map, so that what steps do to it is known.
+        found = super()._identity(variable, unit)
+        if self._tails is None:
+            return found
+        aval = self._network.variables[variable].aval
+        return self._tails.identities.setdefault((aval.shape, aval.dtype), found)
+
     def _rest(self, variable: int, given: Map, before: Collection[int]) -> dict[int, Map] | None:
         if self._tails is None or self._met & self._network.reached[variable]:
             return None  # what is pulled on is added to what has been found
-        key = variable, self._size if given is _DENSE else structure_of(given)
+        key = variable, self._size if given is _DENSE else self._tails.structure(given)
         mark = self._tails.marks.get(key)
         if mark is None:
             self._tails.marks[key] = _Mark(
@@ -184,7 +215,7 @@ class _Sketcher(Sweeper):
     def _sum(self, maps: Sequence[Map]) -> Map:
         return _DENSE if any(given is _DENSE for given in maps) else super()._sum(maps)
 
-    def _through(
+    def through(
         self, step: Step, maps: Mapping[int, Map], wanted: Sequence[int], *, forward: bool
     ) -> dict[int, Map]:
         self.steps.append(step.number)
@@ -197,15 +228,32 @@ class _Sketcher(Sweeper):
             cost = fused_costs(self._network, "fwd" if forward else "rev")[step.number]
             self.counts.work = self.counts.work.plus(cost.batch(self._size))
             return dict.fromkeys(wanted, _DENSE)
+        taken = self._take(step, maps, wanted, forward=forward)
+        self.counts.work = self.counts.work.plus(taken.work)
+        if taken.lost:
+            self.losses.append((step.number, taken.lost))
+        ends = step.results if forward else step.operands
+        return {k: self._known(ends[k], given) for k, given in taken.maps.items()}
+
+    def _take(
+        self, step: Step, maps: Mapping[int, Map], wanted: Sequence[int], *, forward: bool
+    ) -> _Taken:
+        """What a step does, counted apart."""
+        key = step.kind, self._shape, forward, tuple(wanted), tuple(maps.items())
+        known = None if self._tails is None else self._tails.taken.get(key)
+        if known is not None:
+            return known
+        before, self.counts.work = self.counts.work, Work()
         ends = step.operands if forward else step.results
         maps = {k: self.written(x, ends[k]) for k, x in maps.items()}
-        found = super()._through(step, maps, wanted, forward=forward)
-        before = {i for given in maps.values() for i in kept_axes(given, forward=forward)}
-        after = before.intersection(*(kept_axes(x, forward=forward) for x in found.values()))
-        if before != after:
-            self.losses.append((step.number, tuple(sorted(before - after))))
-        ends = step.results if forward else step.operands
-        return {k: self._known(ends[k], given) for k, given in found.items()}
+        found = super().through(step, maps, wanted, forward=forward)
+        axes = {i for given in maps.values() for i in kept_axes(given, forward=forward)}
+        kept = axes.intersection(*(kept_axes(x, forward=forward) for x in found.values()))
+        taken = _Taken(self.counts.work, found, tuple(sorted(axes - kept)))
+        self.counts.work = before
+        if self._tails is not None:
+            self._tails.taken[key] = taken
+        return taken
 
     def _known(self, variable: int, given: Map) -> Map:
         if not given.is_dense:

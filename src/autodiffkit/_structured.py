@@ -1,7 +1,8 @@
 """Sweeps of maps with named axes through a linear program, with arrays or only counted."""
 
+import functools
 import heapq
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from typing import Any, Protocol, runtime_checkable
 
 from autodiffkit._algebra import added, aligned, compose, regrouped, unshared
@@ -70,7 +71,7 @@ class Sweeper:
         for i in waiting:
             step = self._network.steps[i]
             maps = {k: found[v] for k, v in step.operands.items() if v in found}
-            out = self._through(step, maps, list(step.results), forward=True)
+            out = self.through(step, maps, list(step.results), forward=True)
             for r, result in out.items():
                 v = step.results[r]  # a variable may be pushed from and computed, too
                 found[v] = self._sum([found[v], result]) if v in found else result
@@ -112,7 +113,7 @@ class Sweeper:
             maps = {r: total(v) for r, v in step.results.items() if v in pending}
             wanted = [k for k, v in step.operands.items() if v not in apart]
             if wanted:
-                back = self._through(step, maps, wanted, forward=False)
+                back = self.through(step, maps, wanted, forward=False)
                 for k, result in back.items():
                     pending.setdefault(step.operands[k], []).append(result)
                     waiting.add(step.operands[k])
@@ -143,7 +144,7 @@ class Sweeper:
     def _sum(self, maps: Sequence[Map]) -> Map:
         return added(self._arithmetic, maps)
 
-    def _through(
+    def through(
         self,
         step: Step,
         maps: Mapping[int, Map],
@@ -151,8 +152,27 @@ class Sweeper:
         *,
         forward: bool,
     ) -> dict[int, Map]:
+        """Takes maps through a step.
+
+        Args:
+            step: The step.
+            maps: Maps to operands, by number; or from results, if they are pulled.
+            wanted: The results to push to, or the operands to pull to, by number.
+            forward: Whether to push.
+
+        Returns:
+            Maps by number of the wanted ones.
+        """
         equation = self._network.program.jaxpr.eqns[step.equation]
-        return through(self._arithmetic, equation, maps, wanted, forward=forward)
+        rules = functools.partial(self._rule_of, step, equation)
+        return _through(self._arithmetic, equation, rules, maps, wanted, forward=forward)
+
+    def _rule_of(self, step: Step, equation: Any, moving: Sequence[int]) -> Rule:
+        """That of all steps of the kind: the labels in it are names, which products replace."""
+        known, key = self._network.rules, (step.kind, *moving)
+        if key not in known:
+            known[key] = rule_of(equation, moving)
+        return known[key]
 
 
 class _Waiting:
@@ -203,34 +223,24 @@ class _Waiting:
         return next(iter(self._awaited)) if len(self._awaited) == 1 else None
 
 
-def through(
+def _through(
     arithmetic: Equations,
     equation: Any,
+    rules: Callable[[Sequence[int]], Rule],
     maps: Mapping[int, Map],
     wanted: Sequence[int],
     *,
     forward: bool,
 ) -> dict[int, Map]:
-    """Takes maps through an equation.
-
-    Args:
-        arithmetic: What it is done with.
-        equation: The equation.
-        maps: Maps to operands, by number; or from results, if they are pulled.
-        wanted: The results to push to, or the operands to pull to, by number.
-        forward: Whether to push.
-
-    Returns:
-        Maps by number of the wanted ones.
-    """
+    """Takes maps through an equation of which it is said what is known of its axes."""
     moving = sorted(maps) if forward else list(wanted)
-    rule = rule_of(equation, moving)
+    rule = rules(moving)
     if isinstance(rule, Lines):
         if forward:
             wanted = [r for r in wanted if rule.reaches(r)]
         elif rule.results is not None and len(wanted) > 1:
-            wanted = [k for k in wanted if _reaches(rule_of(equation, [k]), maps)]
-            rule = rule_of(equation, wanted)
+            wanted = [k for k in wanted if _reaches(rules([k]), maps)]
+            rule = rules(wanted)
             assert isinstance(rule, Lines)
         if not wanted:
             return {}
@@ -266,6 +276,8 @@ def _through_one(
         data = arithmetic.entrywise(equation, operand, given, aval.dtype, forward=forward)
         return Map(given.outs, given.ins, data, aval.dtype)
     template = rule.map
+    if template.is_identity and given.dtype == aval.dtype:
+        return given
     constant = Map(template.outs, template.ins, arithmetic.constant(equation, rule), template.dtype)
     return compose(
         arithmetic,
