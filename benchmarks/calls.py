@@ -56,7 +56,7 @@ def _lines(calls: Iterable[Call]) -> Any:
     for call in calls:
         found.append(call)
         yield (
-            f"  {call.name:44} {call.ours * 1e3:9.3f} ms, {call.theirs * 1e3:9.3f} ms: "
+            f"  {call.name:46} {call.ours * 1e3:9.3f} ms, {call.theirs * 1e3:9.3f} ms: "
             f"{call.over.median:.2f} ({call.over.low:.2f} to {call.over.high:.2f})"
         )
     return found
@@ -100,7 +100,7 @@ def _compiled(repeats: int) -> Iterator[Call]:
     name = "Rosenbrock, 10"
     yield _compare(name, ours, alone, x, repeats, batch=50, wait=_go_on)
     yield _compare(f"{name}, waited for", ours, alone, x, repeats, batch=50)
-    for what, theirs in (("with the value", with_value), ("with the value in a module", module)):
+    for what, theirs in (("with the value", with_value), ("value in a module", module)):
         call = jax.jit(theirs)
         yield _compare(f"{name}, waited for, {what}", ours, call, x, repeats, batch=50)
 
