@@ -535,9 +535,43 @@ nested.defvjp(lambda x: (x**2, x), lambda x, g: (CASES["custom_vjp"].function(x)
 
 
 def test_neither_mode_can_sweep_all_of_it():
+    loop = CASES["while_loop"].function
+
     def f(x):
-        return jnp.sum(nested(CASES["while_loop"].function(x)))
+        return jnp.sum(nested(loop(x)))
+
+    def gradient(x):
+        value, slope = jax.jvp(loop, (x,), (jnp.ones_like(x),))
+        return value**2 * slope
 
     assert_close(adk.hessian_diagonal(lambda x: jnp.sum(nested(x)))(X).x, 2 * X)
+    x = array(3)("float32")
+    D = adk.hessian_diagonal(f)
+    assert "the whole block by mixed mode" in str(D.plan(x))
+    assert_close(jax.jit(D)(x).x, jax.jvp(gradient, (x,), (jnp.ones_like(x),))[1], scale=20)
     with pytest.raises(adk.ModeError, match=r"^hessian_diagonal\(f\): neither mode"):
-        adk.hessian_diagonal(f)(jnp.ones(3))
+        D(jnp.ones(3000))
+
+
+def twice_in_a_network(x):
+    """Every entry is read in two layers, so that no variable lies between two maps."""
+    w = x.reshape(3, 4)
+    hidden = jnp.tanh(array(8, 3)(x.dtype) @ w)
+    return jnp.mean((jnp.tanh(hidden @ w.T) - 0.5) ** 2)
+
+
+def test_a_small_block_is_swept_whole_where_that_takes_less():
+    def f(x):
+        return twice_in_a_network(x)
+
+    with jax.enable_x64(True):
+        x = array(12)("float64") - 0.7
+        D = adk.hessian_diagonal(f)
+        assert_close(jax.jit(D)(x).x, diagonal_by_jax(f, [x])[0], scale=20)
+        assert_close(D(x).x, diagonal_by_jax(f, [x])[0], scale=20)
+        expected = diagonal_by_differences(f, [x])[0]
+        np.testing.assert_allclose(D(x).x, expected, rtol=1e-4, atol=1e-5)
+        plan = D.plan(x)
+        assert "the whole block by forward mode, 12 directions" in str(plan)
+        assert "(with a direction for each entry " in str(plan)
+        assert plan.flops == adk.hessian(f).plan(x).flops

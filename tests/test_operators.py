@@ -562,7 +562,7 @@ REFUSED: dict[str, tuple[Any, type[Exception], str]] = {
         "an output for each coordinate",
     ),
     "divergence, no mode": (
-        lambda: adk.divergence(lambda x: CASES["custom_vjp"].function(LOOP(x)))(X),
+        lambda: adk.divergence(lambda x: CASES["custom_vjp"].function(LOOP(x)))(jnp.ones(3000)),
         adk.ModeError,
         "neither mode",
     ),
@@ -612,6 +612,14 @@ def test_coordinates_are_real(name, f):
     with pytest.raises(NOT_DIFFERENTIABLE, match=rf"(?s)^{name}\(.*complex64\[3\]") as caught:
         OPERATORS[name][0](f)(Z)
     assert "holomorphic=True" not in str(caught.value)  # which operators do not take
+
+
+def test_a_divergence_that_neither_mode_can_sweep_is_cut():
+    square = CASES["custom_vjp"].function  # whose rule serves reverse mode, a loop only forward
+    D = adk.divergence(lambda x: square(LOOP(x)))
+    value, slope = jax.jvp(LOOP, (X,), (jnp.ones_like(X),))
+    assert "the whole block by mixed mode" in str(D.plan(X))
+    assert_close(D(X).divergence, jnp.sum(2 * value * slope), scale=20)
 
 
 @pytest.mark.parametrize("name", REFUSED)

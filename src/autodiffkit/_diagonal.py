@@ -1,9 +1,10 @@
-"""Diagonals of square blocks of a linear map, without the blocks.
+"""Diagonals of square blocks of a linear map, without the blocks where that is cheaper.
 
-Three ways lead to a diagonal. Where axes stay apart, the map of a block has them once, and the
+Four ways lead to a diagonal. Where axes stay apart, the map of a block has them once, and the
 diagonal is what its factors are where output and input have the same labels. At a variable that
-all paths cross, the block is a product of two maps, of which only the diagonal is summed. And there
-is a direction for each entry, a few at a time, of which one entry each is kept.
+all paths cross, the block is a product of two maps, of which only the diagonal is summed. There
+is a direction for each entry, a few at a time, of which one entry each is kept. And there is the
+block itself, which may take fewer directions, where it is small.
 """
 
 import dataclasses
@@ -17,6 +18,7 @@ from jaxtyping import Array
 
 from autodiffkit._arrays import matrix_of
 from autodiffkit._batches import pull, push
+from autodiffkit._blocks import sweep
 from autodiffkit._cost import Work, total
 from autodiffkit._counts import written_entries
 from autodiffkit._equations import EquationArrays
@@ -28,10 +30,13 @@ from autodiffkit._maps import ONE, Label, Map, product
 from autodiffkit._naming import describe
 from autodiffkit._network import Network
 from autodiffkit._operator_plan import Way, directions
+from autodiffkit._plan import NAMES
+from autodiffkit._planning import make_plan
 from autodiffkit._program import Linear, reason
-from autodiffkit._schedule import Sketch
+from autodiffkit._schedule import Schedule, Sketch
 from autodiffkit._sketch import sketch
 from autodiffkit._structured import Sweeper
+from autodiffkit._sweeps import LinearSweeps
 
 # Bytes of an array that a few directions lead to, or that a map is, at most.
 _CHUNK = 1 << 24
@@ -60,6 +65,7 @@ class Diagonal:
         self._ends = ends
         (self._source,), (self._target,) = ends.sources, ends.targets
         self._network = Network(linear.program, 1, columns=ends.columns, rows=ends.rows)
+        self._schedule: Schedule | None = None  # of the whole block, where that was planned
         self.way = self._choose(call)
 
     # What it takes ------------------------------------------------------------------
@@ -94,12 +100,15 @@ class Diagonal:
                 least = float(spec.size * self._target.dtype.itemsize)
                 work = way.work._replace(moved=max(way.work.moved, least))
                 ways.append(dataclasses.replace(way, work=work, plain=plain))
+        if not any(way.kind in {"apart", "waist"} for way in ways) and self._block_is_small:
+            ways.append(self._by_block(call, ways))
         if not ways:
             equation, found = next(x for x in asked if x[1].push is not None)
             assert found.push is not None
             raise ModeError(
-                f"{call}: neither mode can sweep all of the function, and a diagonal takes one "
-                "that can; adk.hessian joins both."
+                f"{call}: neither mode can sweep all of the function, and a diagonal of so many "
+                "entries takes one that can. adk.hessian joins both, and so does this by fewer "
+                "entries (wrt=)."
                 + listed([
                     f"cannot push through {describe(self._linear.program.jaxpr.eqns[equation])}: "
                     f"{reason(found.push)}"
@@ -109,9 +118,24 @@ class Diagonal:
         return min(
             ways,
             key=lambda way: (
-                math.inf if way.work is None else way.work.time() * _TIE ** (way.kind == "waist")
+                math.inf
+                if way.work is None
+                else way.work.time() * _TIE ** (way.kind in {"waist", "block"})
             ),
         )
+
+    @property
+    def _block_is_small(self) -> bool:
+        spec = self._source
+        return not is_complex(spec.dtype) and spec.size**2 * spec.dtype.itemsize <= _CHUNK
+
+    def _by_block(self, call: str, ways: Sequence[Way]) -> Way:
+        """The whole block by its own plan, which may cut where a diagonal cannot."""
+        plan, self._schedule = make_plan(call, LinearSweeps(self._linear, self._ends), "auto")
+        count = plan.forward_sweeps + plan.reverse_sweeps
+        note = f"the whole block by {NAMES[plan.mode]} mode, {directions(count)}"
+        plain = min((way.work for way in ways if way.work), key=Work.time, default=None)
+        return Way(self._source, "block", note, plan._choice.chosen.work, plain)
 
     def _structured(self) -> Iterable[Way]:
         """The ways that follow the axes."""
@@ -200,6 +224,11 @@ class Diagonal:
         if way.kind == "zero":
             return jnp.zeros(self._source.shape, derivative_dtype(self._target, self._source))
         (start,), (stop,) = network.ends
+        if way.kind == "block":
+            assert self._schedule is not None
+            size = self._source.size
+            block = sweep(self._linear, self._schedule, self._ends).block(0, 0)
+            return jnp.diagonal(gathered(block).reshape(size, size))
         if way.kind in {"pushed", "pulled"}:
             return self._by_directions(start, stop, forward=way.kind == "pushed")
         arithmetic = EquationArrays(self._linear)

@@ -18,8 +18,8 @@ class Way:
     Args:
         spec: The leaf.
         kind: `"zero"` if there is no path, `"apart"` by a map whose axes stay apart, `"waist"` by a
-            product of two maps, `"pushed"` or `"pulled"` by a direction for each entry, `"line"` by
-            derivatives along lines.
+            product of two maps, `"pushed"` or `"pulled"` by a direction for each entry, `"block"`
+            by the whole block, `"line"` by derivatives along lines.
         note: What it is, for people.
         work: What it is estimated to take, if that is known.
         plain: What a direction for each entry would take.
@@ -58,7 +58,7 @@ class OperatorPlan(Displayed):
             rows.append((name, str(way.spec), way.note))
             if way.work is not None and way.kind != "zero":
                 rows.append(("", "", ", ".join(amounts(way.work))))
-            if way.plain is not None and way.kind in {"apart", "waist"}:
+            if way.plain is not None and way.kind in {"apart", "waist", "block"}:
                 shown = ", ".join(amounts(way.plain))
                 rows.append(("", "", f"(with a direction for each entry {shown})"))
         return Display(f"Plan of {self._call}", (plain_table(rows, "name", "fixed", "note"),))
