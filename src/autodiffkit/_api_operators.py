@@ -59,11 +59,12 @@ def hessian_diagonal(
     has_aux: bool = False,
     typecheck: bool = True,
 ) -> Any:
-    """The diagonal of the Hessian of a scalar function, exactly and without the Hessian.
+    """The diagonal of the Hessian of a scalar function, exactly and without the whole Hessian.
 
     Where the program shows that second derivatives of different entries do not mix, or mix only in
     a product, a few directions are swept; otherwise one for each entry, a few at a time, so that
-    the memory stays that of a few gradients. `.plan(...)` says which, and what it costs.
+    the memory stays that of a few gradients, or the block of a small argument, where that takes
+    less. `.plan(...)` says which, and what it costs.
 
     Args:
         f: A function with one real scalar output, or such a callable `eqx.Module`.

@@ -103,6 +103,7 @@ def _fused_costs(network: Network, mode: str) -> list[Cost]:
         return _bytes(network, kept)
 
     costs: list[Cost] = []
+    alike: dict[Cost, Cost] = {}  # each once: a program has many steps, and few kinds of them
     for step, name in zip(network.steps, names, strict=True):
         cost = step.push if forward else step.pull
         if name in _READERS:
@@ -114,7 +115,7 @@ def _fused_costs(network: Network, mode: str) -> list[Cost]:
             else:
                 written = _bytes(network, after)
             cost = cost._replace(moved=are_read(before) + written, kernels=kernels)
-        costs.append(cost)
+        costs.append(alike.setdefault(cost, cost))
     return costs
 
 
