@@ -617,6 +617,19 @@ def test_a_result_that_is_unpacked_says_what_is_in_it():
         _, _ = adk.grad(lambda x: (x**2, "note"), has_aux=True)(1.0)
 
 
+@pytest.mark.parametrize("transform", [adk.grad, adk.hessian, adk.laplacian, adk.hvp])
+def test_a_result_as_a_number_or_a_collection_says_what_to_take(transform):
+    def f(x):
+        return jnp.sum(x**2)
+
+    result = transform(f)(X[0])
+    for kind in (float, int, complex):
+        with pytest.raises(adk.OperandError, match=rf"^{kind.__name__}\(.*is no number.* Take "):
+            kind(result)
+    with pytest.raises(adk.OperandError, match=r"^'x' in .*is no collection\. Take \.value"):
+        _ = "x" in result
+
+
 ARITHMETIC = {
     "+": operator.add,
     "-": operator.sub,

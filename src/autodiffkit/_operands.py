@@ -1,4 +1,4 @@
-"""What a result is not: a tuple to unpack, or an operand of arithmetic with arrays."""
+"""What a result is not: a tuple to unpack, a number, or an operand of arithmetic with arrays."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -39,6 +39,12 @@ class Whole:
             f"Take {self._operand}."
         )
 
+    def _refuse_number(self, kind: str) -> NoReturn:
+        raise OperandError(
+            f"{kind}({self._called}): a result is no number, but arrays with names. "
+            f"Take {self._operand}."
+        )
+
     # Checkers are told nothing of these, so that they go on to refuse them.
     if TYPE_CHECKING:
         __iter__ = None
@@ -49,6 +55,20 @@ class Whole:
                 f"{self._called} is one object, and no tuple or list to unpack or to iterate over. "
                 f"Take {self._contents}."
             )
+
+        def __contains__(self, name: Any) -> bool:
+            raise OperandError(
+                f"{name!r} in {self._called}: a result is no collection. Take {self._contents}."
+            )
+
+        def __float__(self) -> float:
+            self._refuse_number("float")
+
+        def __int__(self) -> int:
+            self._refuse_number("int")
+
+        def __complex__(self) -> complex:
+            self._refuse_number("complex")
 
         def __add__(self, other: Any) -> Any:
             self._refuse_operand("+", other)
