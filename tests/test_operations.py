@@ -191,7 +191,7 @@ def before_a_waist(function, primals, x):
 PROGRAMS = {"fwd": behind_a_waist, "rev": before_a_waist}
 
 
-@cases(few=False)
+@cases(lambda operation: operation.combined, few=False)
 @in_precision
 def test_in_a_program_with_a_cut_on_each_side(operation, dtype):
     function, primals = parts(operation, dtype)
@@ -215,6 +215,20 @@ def test_in_a_program_with_a_cut_on_each_side(operation, dtype):
         if operation.modes in ("both", mode) and operation.modes != "rev" and operation.cut:
             plan = adk.jacobian(program).plan(x)
             assert (plan.mode, plan.forward_sweeps, plan.reverse_sweeps) == ("mixed", 2, 2), plan
+
+
+NOT_COMBINED = [x for x in OPERATIONS.values() if not x.combined]
+
+
+@pytest.mark.parametrize("operation", NOT_COMBINED, ids=str)
+def test_what_refuses_several_directions_is_named(operation):
+    function, primals = parts(operation, "float32")
+    program = functools.partial(behind_a_waist, function, primals)
+    x = numbers((N,), "float32")
+    with pytest.raises(ValueError, match="scan got no values"):
+        jax.jacfwd(program)(x)
+    with pytest.raises(adk.ModeError, match="cannot push through custom_vmap_call at tests"):
+        jax.jit(adk.jacobian(program))(x)
 
 
 @cases(lambda operation: operation.batched and not operation.alone, NARROW)
@@ -263,8 +277,25 @@ def test_second_derivatives(operation, dtype):
     argnums = tuple(range(len(primals)))
     inner = jax.jacfwd if operation.modes == "fwd" else jax.jacrev
 
-    def run(*primals):
-        H = adk.hessian(scalar)(*primals)
-        return H.as_matrix(), flat(jax.jacfwd(inner(scalar, argnums), argnums)(*primals), primals)
+    def of_jax(*primals):
+        return flat(jax.jacfwd(inner(scalar, argnums), argnums)(*primals), primals)
 
+    def run(*primals):
+        return adk.hessian(scalar)(*primals).as_matrix(), of_jax(*primals)
+
+    if operation.name in REFUSED_TWICE and is_refused(of_jax, primals):
+        assert is_refused(lambda *primals: adk.hessian(scalar)(*primals).as_matrix(), primals)
+        return
     assert_near(*jax.jit(run)(*primals), operation, factor=10)
+
+
+# JAX 0.10 leaks a tracer from the rule of these where it is differentiated; newer versions do not.
+REFUSED_TWICE = {"jss.exp1", "jss.expn"}
+
+
+def is_refused(function, primals):
+    try:
+        jax.jit(function)(*primals)
+    except Exception:  # a TypeError or a leaked tracer, as it happens
+        return True
+    return False

@@ -157,7 +157,7 @@ operation("jax.custom_vjp, in a cond", lambda x: lax.cond(
 operation("jax.custom_gradient", gradient_rule, (3,), modes="rev", smooth=False)
 operation("custom_vmap", own_batches, (3,), modes="fwd", alone=True)
 operation("sequential_vmap", sequential_vmap(jnp.sin), (3,), modes="fwd", alone=True,
-          smooth=False)  # fmt: skip
+          combined=False, smooth=False, note="one direction at a time")  # fmt: skip
 operation("closure_convert", with_closure, (3,), (3,))
 operation("lax.custom_root", lambda a: lax.custom_root(
     lambda x: x * x - a, jnp.ones_like(a), lambda f, x: lax.fori_loop(

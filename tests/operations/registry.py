@@ -27,6 +27,8 @@ class Operation:
         smooth: Whether there is a second derivative in JAX.
         batched: Whether `jax.vmap` takes it.
         alone: Whether a single direction is all that JAX pushes through it, and no batch.
+        combined: Whether several directions can be pushed through it, as part of a program. It
+            cannot be where JAX calls a rule of the user's with nothing that is batched.
         cut: Whether a cut beside it pays, where it is part of a program.
         exact: Whether central differences show the derivative, which a rule may define freely.
         slow: Whether it takes so long to compile that it is left to the complete run.
@@ -46,6 +48,7 @@ class Operation:
     smooth: bool = True
     batched: bool = True
     alone: bool = False
+    combined: bool = True
     cut: bool = True
     exact: bool = True
     slow: bool = False
