@@ -141,3 +141,27 @@ def test_with_a_rule_it_is_differentiated(rule, mode, jit):
 def test_a_rule_that_calls_outside_has_no_second_derivative():
     with pytest.raises(adk.ModeError, match=r"pure_callback at tests/test_refusals.py:\d+:\d+ "):
         jax.jit(adk.hessian(lambda x: jnp.sum(forward_rule(x))))(X)
+
+
+@jax.custom_vjp
+def of_one_entry(x):
+    return jnp.sin(x)
+
+
+of_one_entry.defvjp(lambda x: (jnp.sin(x), x), lambda x, g: (jnp.cos(x) * g,))
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_rule_for_reverse_mode_of_a_single_entry_is_not_pushed(index, compiled):
+    def f(x, i):  # the entry is lost, or an index out of bounds leaves it
+        return of_one_entry(x.at[jnp.stack([i, i])].set(0.25, mode="drop"))
+
+    def run(x, i):
+        return adk.jacobian(f)(x, i).x
+
+    x, i = jnp.asarray([0.5], "float32"), jnp.asarray(index)
+    found = (jax.jit(run) if compiled else run)(x, i)
+    np.testing.assert_allclose(found, [[index * np.cos(0.5)]], rtol=1e-6)
+    with pytest.raises(adk.ModeError, match="cannot push through custom_vjp"):
+        adk.jacobian(f, mode="fwd")(x, i)

@@ -14,6 +14,7 @@ from autodiffkit._counts import Computed, Counts
 from autodiffkit._jaxprs import alone, among, has_body
 from autodiffkit._leaves import is_complex, is_inexact
 from autodiffkit._maps import Axis, Data, Map, Part, in_order, product
+from autodiffkit._naming import calls_custom_rule
 from autodiffkit._network import Network
 from autodiffkit._program import Linear
 from autodiffkit._rule_kinds import Factor
@@ -100,9 +101,10 @@ class EquationArrays(Arrays):
         if directions:
             results = jax.vmap(run, in_axes)(*given)
         else:
-            if has_body(equation):  # some rules refuse only when they are batched, or compiled
-                batch = jax.vmap(run, [None] * len(given), axis_size=1)
-                jax.eval_shape(batch, *given)
+            if forward and calls_custom_rule(equation):
+                # A rule that serves reverse mode refuses only when it is batched, or compiled.
+                batch = [jax.ShapeDtypeStruct((1, *x.shape), x.dtype) for x in given]
+                jax.eval_shape(jax.vmap(run), *batch)
             results = run(*given)
         return list(results)
 

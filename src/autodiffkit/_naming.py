@@ -62,20 +62,22 @@ _CELL = re.compile(r"^(?:.*[/\\](?:ipykernel|xpython)_\d+[/\\]\d+\.py|<ipython-i
 
 def calls_custom_rules(jaxpr: Any) -> bool:
     """Whether a jaxpr calls a derivative rule that is not JAX's own, also inside of bodies."""
-    for equation in jaxpr.eqns:
-        if equation.primitive is primitives.custom_lin_p:  # of a linear program
+    return any(map(calls_custom_rule, jaxpr.eqns))
+
+
+def calls_custom_rule(equation: Any) -> bool:
+    """Whether an equation does."""
+    if equation.primitive is primitives.custom_lin_p:  # of a linear program
+        return True
+    if equation.primitive in _RULE_CALLS:
+        body = equation.params["call_jaxpr"].jaxpr
+        rules = (equation.params.get(name) for name in ("jvp_jaxpr_fun", "bwd"))
+        origins = [x.debug_info.func_src_info for x in rules if hasattr(x, "debug_info")]
+        if not _has_rule_of_jax(str(body.debug_info.func_src_info)):
             return True
-        if equation.primitive in _RULE_CALLS:
-            body = equation.params["call_jaxpr"].jaxpr
-            rules = (equation.params.get(name) for name in ("jvp_jaxpr_fun", "bwd"))
-            origins = [x.debug_info.func_src_info for x in rules if hasattr(x, "debug_info")]
-            if not _has_rule_of_jax(str(body.debug_info.func_src_info)):
-                return True
-            if not all(comes_from_jax(str(origin)) for origin in origins):
-                return True
-        if any(map(calls_custom_rules, jex.jaxprs_in_params(equation.params))):
+        if not all(comes_from_jax(str(origin)) for origin in origins):
             return True
-    return False
+    return any(map(calls_custom_rules, jex.jaxprs_in_params(equation.params)))
 
 
 _RULE_CALLS = (primitives.custom_jvp_call_p, primitives.custom_vjp_call_p)
