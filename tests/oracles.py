@@ -105,6 +105,24 @@ def jacobian_of_jax(flat: Flat, transform: Callable[..., Any] = jax.jacfwd) -> n
     return matrix_of(rows, outs, flat.point)
 
 
+def is_finite_in_jax(program: Program, how: str) -> bool:
+    """Whether both of JAX's Jacobians are, of the same function in the same place.
+
+    What is compiled with little care may compute what `max` reads in two ways that round
+    differently, so that no entry is the largest one.
+    """
+    flat = Flat(program.plain, *program.arguments())
+    numbers = tuple(range(len(flat.point)))
+
+    def jacobians(*args: Any, **kwargs: Any) -> Any:
+        point = Flat(program.plain, args, kwargs).point
+        return [f(flat.outputs, numbers)(*point) for f in (jax.jacfwd, jax.jacrev)]
+
+    with jax.numpy_dtype_promotion("standard"):
+        found = jax.tree.leaves(called(how, jacobians, flat))
+    return all(bool(jnp.all(jnp.isfinite(x))) for x in found)
+
+
 def plain_jacobian(program: Program) -> np.ndarray:
     """That of the same function without loops that stop by themselves and rules."""
     return jacobian_of_jax(Flat(program.plain, *program.arguments()))

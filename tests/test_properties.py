@@ -18,6 +18,7 @@ from oracles import (
     called,
     close,
     flat_of,
+    is_finite_in_jax,
     jacobian_of_jax,
     plain_hessian,
     plain_jacobian,
@@ -49,7 +50,10 @@ def test_jacobians_are_those_of_jax(program, data):
     except adk.SelectionError:
         assert options.get("layout") == "compact"  # and no axis is shared
         return
-    close(J.as_matrix(), plain_jacobian(program), program)
+    matrix = J.as_matrix()
+    if not np.all(np.isfinite(matrix)) and not is_finite_in_jax(program, how):
+        return
+    close(matrix, plain_jacobian(program), program)
     values = program.function(*flat.args, **flat.kwargs)
     for ours, theirs in zip(*map(jax.tree.leaves, (J.value, values)), strict=True):
         assert (ours.shape, ours.dtype) == (theirs.shape, theirs.dtype)
