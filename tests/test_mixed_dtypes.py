@@ -147,3 +147,21 @@ def test_a_holomorphic_function_may_alternate(parts):
     assert J.plan(z).mode == "mixed"
     for call in (J, jax.jit(J)):
         assert_close(call(z).z, expected, 10)
+
+
+def test_real_blocks_beside_complex_ones_take_the_real_part_of_a_matrix():
+    def f(x):
+        return {"real": x**2, "complex": lax.complex(x, x**3)}
+
+    x = array(3)(F32)
+    J = adk.jacobian(f)(x)
+    again = J.from_matrix((1 + 2j) * J.as_matrix())
+    assert again.x["real"].dtype == F32
+    assert_close(again.x["real"], J.x["real"])
+    assert_close(again.x["complex"], (1 + 2j) * J.x["complex"])
+    w = {"real": x, "complex": lax.complex(x, -x)}
+    expected = 2 * x * x + x - -x * 3 * x**2
+    for map_ in (J, adk.linearize(f)(x)):
+        assert map_.rmv(w).x.dtype == F32
+        assert_close(map_.rmv(w).x, expected, scale=10)
+    assert_close(jax.vjp(f, x)[1](w)[0], expected, scale=10)

@@ -167,15 +167,20 @@ def test_products_are_those_of_the_matrix(program, data):
             x[s] * (path.partition(".")[0] == first) for path, s in J.column_labels
         ])
         matches(ravelled(J.mv({first: v[first]})), A @ part)
+    # Real arguments get the real part of what comes back.
+    leaves = jax.tree.leaves(J.in_structure)
+    real = np.concatenate([np.full(x.size, not jnp.iscomplexobj(x)) for x in leaves])
+    back = np.where(real, (y @ A).real, y @ A)
     if stored or program.rules != "w":
         pulled = J.rmv(w)
         assert jax.tree.structure(pulled) == jax.tree.structure(J.in_structure)
         for product in (pulled, J.T @ w, J.T.mv(w)):
-            matches(ravelled(product), y @ A)
+            matches(ravelled(product), back)
         if not program.rules:
-            matches(ravelled(jax.vjp(flat.outputs, *flat.point)[1](jax.tree.leaves(w))), y @ A)
+            matches(ravelled(jax.vjp(flat.outputs, *flat.point)[1](jax.tree.leaves(w))), back)
     if stored or not program.rules:
-        matches(y @ ravelled(J.mv(v)), ravelled(J.rmv(w)) @ x)
+        both = y @ ravelled(J.mv(v))
+        matches(both.real if real.all() else both, ravelled(J.rmv(w)) @ x)
 
 
 # Plans -------------------------------------------------------------------------------------

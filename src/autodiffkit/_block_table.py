@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, overload
 
 import jax
+import jax.numpy as jnp
 import jax.tree_util as jtu
 import numpy as np
 from jaxtyping import Array
@@ -342,8 +343,10 @@ def table_of(whole: Array, targets: Sequence[LeafSpec], sources: Sequence[LeafSp
 
     def block(i: int, j: int) -> Array:
         target, source = targets[i], sources[j]
-        cut = whole[rows[i], columns[j]].astype(derivative_dtype(target, source))
-        return cut.reshape(target.shape + source.shape)
+        cut, dtype = whole[rows[i], columns[j]], derivative_dtype(target, source)
+        if is_complex(cut.dtype) and not is_complex(dtype):  # beside blocks that are complex
+            cut = jnp.real(cut)
+        return cut.astype(dtype).reshape(target.shape + source.shape)
 
     return from_function(block, targets, sources)
 

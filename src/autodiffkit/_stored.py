@@ -250,7 +250,7 @@ class Stored(Composable):
 
         Returns:
             A result of the same kind, whose blocks are cut out of the matrix. They have the
-            dtypes of the blocks of this one.
+            dtypes of the blocks of this one; beside complex blocks, real ones take the real part.
 
         Raises:
             StructureError: If the matrix has another shape.

@@ -195,6 +195,8 @@ class StructuredMap(Displayed, Whole, eqx.Module):
     def rmv(self, vector: Any, /) -> Any:
         """The product of the transpose (not conjugated) with a structured vector.
 
+        Real arguments of a complex output get the real part, as from `jax.vjp`.
+
         Args:
             vector: In the structure of the output; of a Hessian of a scalar, like `mv`'s.
 
