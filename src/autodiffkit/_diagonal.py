@@ -92,8 +92,8 @@ class Diagonal:
                 ways.append(Way(spec, kind, note, work, work))
         program = self._linear.program
         by_axes = not (program.asks_of_tangents or program.is_placed)
+        plain = min((way.work for way in ways if way.work), key=Work.time, default=None)
         if pushes is None and pulls is None and by_axes:
-            plain = min((way.work for way in ways if way.work), key=Work.time)
             for way in self._structured():
                 assert way.work is not None
                 # However much is computed where it is read, the diagonal is written.
@@ -101,7 +101,7 @@ class Diagonal:
                 work = way.work._replace(moved=max(way.work.moved, least))
                 ways.append(dataclasses.replace(way, work=work, plain=plain))
         if not any(way.kind in {"apart", "waist"} for way in ways) and self._block_is_small:
-            ways.append(self._by_block(call, ways))
+            ways.append(self._by_block(call, plain))
         if not ways:
             equation, found = next(x for x in asked if x[1].push is not None)
             assert found.push is not None
@@ -129,12 +129,11 @@ class Diagonal:
         spec = self._source
         return not is_complex(spec.dtype) and spec.size**2 * spec.dtype.itemsize <= _CHUNK
 
-    def _by_block(self, call: str, ways: Sequence[Way]) -> Way:
+    def _by_block(self, call: str, plain: Work | None) -> Way:
         """The whole block by its own plan, which may cut where a diagonal cannot."""
         plan, self._schedule = make_plan(call, LinearSweeps(self._linear, self._ends), "auto")
         count = plan.forward_sweeps + plan.reverse_sweeps
         note = f"the whole block by {NAMES[plan.mode]} mode, {directions(count)}"
-        plain = min((way.work for way in ways if way.work), key=Work.time, default=None)
         return Way(self._source, "block", note, plan._choice.chosen.work, plain)
 
     def _structured(self) -> Iterable[Way]:
