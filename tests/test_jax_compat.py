@@ -279,3 +279,59 @@ def test_deleted_arrays_are_known():
     assert is_deleted(x)
     assert not is_deleted(np.ones(2))
     jax.jit(lambda x: (is_deleted(x), x)[1])(1.0)
+
+
+def test_operations_are_done_in_another_way_before_jax_differentiates_or_records_them():
+    seen = []
+
+    def is_meant(operation):
+        primitive, operands, _ = operation
+        seen.append(primitive.name)
+        return primitive is jax.extend.core.primitives.sin_p and bool(operands)
+
+    def run(operation):
+        _, (x,), _ = operation
+        return [3 * x]
+
+    @jax.custom_jvp
+    def square(x):
+        return x**2
+
+    square.defjvp(lambda primals, tangents: (primals[0] ** 2, 5 * tangents[0]))
+
+    def f(x):
+        return jax.jit(jnp.exp)(jax.lax.sin(x)) + square(x) + jax.nn.relu(x)
+
+    def expected(x):
+        return jnp.exp(3 * x) + square(x) + x
+
+    changed = compat.with_operations(f, is_meant, run)
+    x = 0.5
+    for transform in (
+        jax.grad,
+        jax.jacfwd,
+        jax.jit,
+        lambda g: jax.grad(jax.grad(g)),
+        lambda g: jax.vmap(g, axis_size=2, in_axes=None),
+        lambda g: jax.linearize(g, x)[1],
+        lambda g: jax.grad(lambda x: jax.vmap(g)(x * jnp.ones(2)).sum()),
+    ):
+        seen.clear()
+        np.testing.assert_allclose(transform(changed)(x), transform(expected)(x), rtol=1e-6)
+        assert "sin" in seen
+        assert "jit" in seen  # what is compiled is one operation
+    with jax.checking_leaks():
+        jax.jit(jax.grad(changed))(x)
+    assert not compat.is_staging()
+
+
+def test_what_is_done_in_another_way_is_differentiated_and_divided_among_devices():
+    mesh = jax.make_mesh((1,), ("d",), axis_types=(AxisType.Auto,))
+
+    def f(x):
+        return jax.shard_map(jnp.sin, mesh=mesh, in_specs=P("d"), out_specs=P("d"))(x)
+
+    never = compat.with_operations(f, lambda _: False, lambda _: [])
+    x = jnp.ones(2)
+    for run in (never, jax.jit(never)):
+        np.testing.assert_allclose(jax.jacrev(run)(x), jax.jacrev(f)(x))

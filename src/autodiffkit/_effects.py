@@ -1,15 +1,19 @@
-"""Callbacks in linear programs: those that ran with the function do not run again in a sweep."""
+"""Callbacks: in a function that is linearised none is lost, and in its sweeps none is repeated."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Container, Sequence
 from typing import Any
 
+import jax
+import jax.core
 import jax.extend.core as jex
 from jax.extend.core import primitives
 
 from autodiffkit._errors import RefusalError
+from autodiffkit._jax_compat import Operation, scan_counts, with_operations
 from autodiffkit._jaxprs import among
 
-# A callback without results, by the names of their primitives.
+# Callbacks, by the names of their primitives.
 _CALLBACKS = frozenset({"debug_callback", "debug_print", "io_callback"})
 
 
@@ -35,7 +39,7 @@ def silenced(jaxpr: Any, arity: int) -> Any:
         return jaxpr
     count = len(jaxpr.invars)
     result, _ = _silenced(jaxpr, [k >= count - arity for k in range(count)])
-    if _count(result, in_scans=False):
+    if _has_io_callback(result):
         raise RefusalError(
             "an io_callback that returns something would run again with each sweep; use "
             "jax.pure_callback, or call it outside of the loop or the checkpoint"
@@ -43,26 +47,96 @@ def silenced(jaxpr: Any, arity: int) -> Any:
     return result
 
 
-def loses_callbacks(before: Any, after: Any) -> bool:
-    """Whether an `io_callback` in a `scan` is missing in a program that was made of another one.
+def with_callbacks(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of arrays of which JAX loses no callback where it linearises it.
 
-    JAX leaves them out, or takes them out of the loop, where it divides a `scan` into what is
-    known and what is linear; calls for debugging it keeps.
+    What a `scan` computes is divided by JAX into what is the same in each turn, what is known and
+    what is linear. An `io_callback` whose results nothing needs is left out of all three, and a
+    call for debugging that is the same in each turn happens once. Here an operation with such a
+    `scan` in it runs once on values that are held constant, for what it says, and once more
+    without its callbacks, to be differentiated.
     """
-    return _count(after, in_scans=True) < _count(before, in_scans=True)
+    return with_operations(function, _is_lossy, _run_apart)
 
 
-def _count(jaxpr: Any, *, in_scans: bool) -> int:
-    """How often `io_callback` is called, a `while_loop` counted as one turn."""
-    found = 0
+def _is_lossy(operation: Operation) -> bool:
+    """Whether an operation has such a `scan`, and inputs that JAX may follow."""
+    _, operands, parameters = operation
+    if not any(body.effects for body in jex.jaxprs_in_params(parameters)):
+        return False
+    if not any(isinstance(x, jax.core.Tracer) for x in operands):
+        return False
+    return _has_lossy_scan(_traced(operation).jaxpr)
+
+
+def _has_lossy_scan(jaxpr: Any) -> bool:
     for equation in jaxpr.eqns:
-        if equation.primitive.name == "io_callback":
-            found += not in_scans
+        if not equation.effects:
             continue
-        is_scan = equation.primitive is primitives.scan_p
-        turns = equation.params["length"] if is_scan else 1
         for body in jex.jaxprs_in_params(equation.params):
-            found += turns * _count(body, in_scans=in_scans and not is_scan)
+            if equation.primitive is primitives.scan_p:
+                constants, _ = scan_counts(equation)
+                if _has_io_callback(body, unused=True) or _repeats_itself(body, constants):
+                    return True
+            if _has_lossy_scan(body):
+                return True
+    return False
+
+
+def _repeats_itself(body: Any, constants: int) -> bool:
+    """Whether a callback in the body of a `scan` is given the same in each turn."""
+    changing = set(body.invars[constants:])
+    for equation in body.eqns:
+        if any(among(equation.invars, changing)):
+            changing.update(equation.outvars)
+        elif equation.effects:
+            return True
+    return False
+
+
+def _run_apart(operation: Operation) -> list[Any]:
+    """The results of an operation that says what it has to say, but is followed without that."""
+    primitive, operands, parameters = operation
+    closed = _traced(operation)
+    quiet = jex.ClosedJaxpr(silenced(closed.jaxpr, 0), closed.consts)
+    primitive.bind(*map(jax.lax.stop_gradient, operands), **parameters)
+    return jex.jaxpr_as_fun(quiet)(*operands)
+
+
+def _traced(operation: Operation) -> Any:
+    """The operation as a program."""
+    primitive, operands, parameters = operation
+    return jax.make_jaxpr(functools.partial(primitive.bind, **parameters))(*operands)
+
+
+def _has_io_callback(jaxpr: Any, *, unused: bool = False) -> bool:
+    """Whether a program calls an `io_callback`, or one whose results nothing needs."""
+    silent = _silent(jaxpr.eqns, jaxpr.outvars)
+    for k, equation in enumerate(jaxpr.eqns):
+        if equation.primitive.name == "io_callback" and (k in silent or not unused):
+            return True
+        if any(_has_io_callback(x, unused=unused) for x in jex.jaxprs_in_params(equation.params)):
+            return True
+    return False
+
+
+def _silent(equations: Sequence[Any], ends: Sequence[Any], kept: Container[int] = ()) -> set[int]:
+    """Which equations are callbacks whose results nothing needs, but other such callbacks.
+
+    Args:
+        equations: Of a program.
+        ends: The outputs of the program.
+        kept: Callbacks that are none of these, by their place.
+    """
+    found: set[int] = set()
+    needed = {x for x in ends if not isinstance(x, jex.Literal)}
+    for k in reversed(range(len(equations))):
+        equation = equations[k]
+        is_needed = not needed.isdisjoint(equation.outvars)
+        if equation.primitive.name in _CALLBACKS and k not in kept and not is_needed:
+            found.add(k)
+        elif is_needed or equation.effects:
+            needed.update(x for x in equation.invars if not isinstance(x, jex.Literal))
     return found
 
 
@@ -70,34 +144,30 @@ def _silenced(jaxpr: Any, flags: Sequence[bool]) -> tuple[Any, list[bool]]:
     """The program, and which of its outputs depend on the inputs that have a flag."""
     moving = {x for x, flag in zip(jaxpr.invars, flags, strict=True) if flag}
     equations: list[Any] = []
-    dropped = False
-    for equation in jaxpr.eqns:
+    saying: set[int] = set()  # what says something of the inputs that have a flag
+    for k, equation in enumerate(jaxpr.eqns):
         given = among(equation.invars, moving)
-        if _is_silent(equation) and not any(given):
-            dropped = True
-            continue
+        if any(given):
+            saying.add(k)
         new, results = _equation(equation, given) if equation.effects else (equation, None)
-        dropped |= new is not equation
         equations.append(new)
         results = [any(given)] * len(equation.outvars) if results is None else results
         moving.update(x for x, flag in zip(equation.outvars, results, strict=True) if flag)
     outputs = among(jaxpr.outvars, moving)
-    if not dropped:
+    silent = _silent(equations, jaxpr.outvars, saying)
+    if not silent and all(a is b for a, b in zip(equations, jaxpr.eqns, strict=True)):
         return jaxpr, outputs
+    equations = [equation for k, equation in enumerate(equations) if k not in silent]
     left = frozenset[Any]().union(*(equation.effects for equation in equations))
     gone = frozenset[Any]().union(*(equation.effects for equation in jaxpr.eqns)) - left
     return jaxpr.replace(eqns=equations, effects=frozenset(jaxpr.effects) - gone), outputs
-
-
-def _is_silent(equation: Any) -> bool:
-    return equation.primitive.name in _CALLBACKS and not equation.outvars
 
 
 def _equation(equation: Any, flags: list[bool]) -> tuple[Any, list[bool] | None]:
     """An equation that holds programs; which results depend on what has a flag, if it is known."""
     parameters = equation.params
     if equation.primitive is primitives.scan_p:
-        first, count = parameters["num_consts"], parameters["num_carry"]
+        first, count = scan_counts(equation)
         body, results = _loop(parameters["jaxpr"].jaxpr, flags, slice(first, first + count))
         return _replaced(equation, jaxpr=_closed(parameters["jaxpr"], body)), results
     if equation.primitive is primitives.while_p:

@@ -1,10 +1,11 @@
 """The places where JAX offers no stable public name; `tests/test_jax_compat.py` pins each."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
 import jax.core
+import jax.extend.core as jex
 import jax.tree_util as jtu
 import numpy as np
 
@@ -183,3 +184,70 @@ def bind_equation(equation: Any, *operands: Any) -> list[Any]:
     """
     primitive = equation.primitive
     return list(primitive.bind(*operands, **primitive.get_bind_params(equation.params)))
+
+
+Operation = tuple[Any, Sequence[Any], dict[str, Any]]  # a primitive, operands and parameters
+
+
+def with_operations(
+    function: Callable[..., Any],
+    is_meant: Callable[[Operation], bool],
+    run: Callable[[Operation], list[Any]],
+) -> Callable[..., Any]:
+    """A function some operations of which are done in another way.
+
+    Args:
+        function: A function of arrays, which JAX is about to transform.
+        is_meant: Says of an operation whether it is to be done in another way, before JAX
+            differentiates, records or runs it. It is not asked about what calls a custom rule.
+        run: Gives the results of one that is.
+
+    Returns:
+        The function.
+    """
+
+    def changed(*args: Any) -> Any:
+        with jex.take_current_trace() as trace:
+            pass
+        with jex.set_current_trace(_Watch(trace, is_meant, run)):
+            return function(*args)
+
+    return changed
+
+
+class _Watch(jax.core.Trace):
+    """What JAX is doing with the operations of a function, seen first by somebody else."""
+
+    def __init__(self, trace: Any, is_meant: Any, run: Any) -> None:
+        super().__init__()
+        self.parent_trace = trace  # by this name JAX knows what it is in
+        self.requires_low = trace.requires_low
+        self._is_meant = is_meant
+        self._run = run
+
+    def process_primitive(self, primitive: Any, tracers: Any, params: Any, /) -> Any:
+        operation = primitive, tracers, params
+        if not self._is_meant(operation):
+            return self.parent_trace.process_primitive(primitive, tracers, params)
+        with jex.set_current_trace(self.parent_trace):
+            results = self._run(operation)
+        return results if primitive.multiple_results else results[0]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.parent_trace, name)
+
+    def process_shard_map(self, primitive: Any, function: Any, *args: Any, **kwargs: Any) -> Any:
+        inner = with_operations(function, self._is_meant, self._run)
+        return self.parent_trace.process_shard_map(primitive, inner, *args, **kwargs)
+
+    def stage_value(self, val: Any) -> Any:
+        return self.parent_trace.stage_value(val)
+
+    def process_call(self, *args: Any, **kwargs: Any) -> Any:
+        return self.parent_trace.process_call(*args, **kwargs)
+
+    def process_custom_jvp_call(self, *args: Any, **kwargs: Any) -> Any:
+        return self.parent_trace.process_custom_jvp_call(*args, **kwargs)
+
+    def process_custom_vjp_call(self, *args: Any, **kwargs: Any) -> Any:
+        return self.parent_trace.process_custom_vjp_call(*args, **kwargs)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from autodiffkit._devices import local
-from autodiffkit._effects import silenced
+from autodiffkit._effects import silenced, with_callbacks
 from autodiffkit._errors import AutodiffError
 from autodiffkit._jax_compat import is_explicit, is_reference, struct_of, typed, varying
 from autodiffkit._jaxprs import (
@@ -114,7 +114,7 @@ def linearized(
     function: FlatFunction, primals: Sequence[Array]
 ) -> tuple[list[Array], list[Any], Linear]:
     """The same of a function that JAX can linearise."""
-    outs, tangent_map, rest = jax.linearize(function, *primals, has_aux=True)
+    outs, tangent_map, rest = jax.linearize(with_callbacks(function), *primals, has_aux=True)
 
     # By a name of its own: JAX asks for that of what it traces, and prints this map, all of it.
     def push(*tangents: Array) -> list[Array]:

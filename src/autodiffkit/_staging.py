@@ -11,8 +11,6 @@ from jaxtyping import Array
 
 from autodiffkit._cost import nbytes
 from autodiffkit._devices import local
-from autodiffkit._effects import loses_callbacks
-from autodiffkit._errors import RefusalError
 from autodiffkit._jax_compat import is_ordered, is_reference, struct_of
 from autodiffkit._jaxprs import inlined, is_repetitive, separated
 from autodiffkit._naming import calls_custom_rules
@@ -97,11 +95,6 @@ class Staged:
             return outs, rest, linear.residuals
 
         closed = jax.make_jaxpr(evaluate)(*self._structs)
-        if loses_callbacks(self.closed.jaxpr, closed.jaxpr):
-            raise RefusalError(
-                "JAX loses an io_callback in a scan where it is differentiated in reverse; "
-                "use jax.debug.callback, which it keeps, or call it outside of the scan"
-            )
         return Linearization(jex.jaxpr_as_fun(closed), self.count, closed.jaxpr, programs[0], False)
 
 
