@@ -63,3 +63,14 @@ def dtype(request: pytest.FixtureRequest) -> Iterator[str]:
     """Both widths; the wider one with x64 enabled."""
     with jax.enable_x64(request.param == "float64"):
         yield request.param
+
+
+@pytest.fixture
+def compilations() -> Iterator[list[str]]:
+    """What XLA compiles, an entry each."""
+    count: list[str] = []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda name, *_, **__: count.append(name) if "backend_compile" in name else None
+    )
+    yield count
+    jax.monitoring.clear_event_listeners()

@@ -24,17 +24,6 @@ def known(monkeypatch):
     return fresh
 
 
-@pytest.fixture
-def compilations(monkeypatch):
-    """Counts what XLA compiles."""
-    count = []
-    jax.monitoring.register_event_duration_secs_listener(
-        lambda name, *_, **__: count.append(name) if "backend_compile" in name else None
-    )
-    yield count
-    jax.monitoring.clear_event_listeners()
-
-
 def test_a_lambda_made_anew_compiles_nothing(known, compilations):
     for turn in range(5):
         J = adk.jacobian(lambda x: jnp.tanh(A @ x))(X)

@@ -418,3 +418,31 @@ def test_a_hessian_of_several_outputs_by_an_empty_argument(n):
     matrix = H.as_matrix()
     np.testing.assert_array_equal(matrix, 2 * np.stack([np.eye(n)] * 2))
     np.testing.assert_array_equal(H.from_matrix(matrix).as_matrix(), matrix)
+
+
+def test_a_second_call_outside_of_jit_compiles_nothing(compilations):
+    """A branch would be compiled in each call, and what is compiled is kept."""
+
+    def model(p, t):
+        return p["a"] * jnp.exp(-p["b"] * t)
+
+    def energy(x):
+        return jnp.sum(jnp.cosh(x) + x**2)
+
+    jacobian, hessian = adk.jacobian(model, wrt="p"), adk.hessian(energy)
+    t = jnp.linspace(0.0, 1.0, 5)
+    for turn in range(3):
+        J = jacobian({"a": 1.0 + turn, "b": 0.5}, t)
+        H = hessian(jnp.arange(3.0) + turn)
+        J.lstsq(J.value)
+        J.covariance(J.value)
+        J.svd()
+        J.gram().inverse()
+        J.gram().damped(0.1).solve(J.rmv(J.value))
+        H.solve(H.grad)
+        H.inverse()
+        H.eigh()
+        H.slogdet()
+        if turn == 1:
+            compilations.clear()
+    assert not compilations

@@ -3,6 +3,9 @@
 Matrices are scaled by powers of two before they are factorised, so that arguments in small and
 in large units count alike where it is asked whether a matrix is singular (van der Sluis,
 *Condition numbers and equilibration of matrices*, 1969).
+
+What branches on the numbers is compiled, once for each shape: outside of `jax.jit` a branch would be
+compiled anew in each call.
 """
 
 from typing import Any, NamedTuple
@@ -127,6 +130,7 @@ class Factors(NamedTuple):
     scale: Array
 
 
+@jax.jit
 def factorised(matrix: Array) -> tuple[Factors, Array]:
     """Factorises a matrix, which need not be symmetric: custom rules can make a Hessian so.
 
@@ -242,7 +246,12 @@ def solve(matrix: Array, right: Array, message: str) -> Array:
         The solution, of the shape of `right`.
     """
     factors, bad = factorised(jax.lax.stop_gradient(matrix))
-    right = checked(right, bad, message)
+    return _solved(matrix, checked(right, bad, message), factors)
+
+
+@jax.jit
+def _solved(matrix: Array, right: Array, factors: Factors) -> Array:
+    """The same by factors of the matrix, with the rule."""
 
     def multiply(x: Array) -> Array:
         return jnp.matmul(matrix, x, precision=_HIGHEST)
@@ -277,6 +286,7 @@ def svd(matrix: Array) -> tuple[Array, Array, Array]:
     return left, values, right
 
 
+@jax.jit
 def _triangular_factor(matrix: Array) -> tuple[Array, Array, Array]:
     """R of a QR decomposition of the scaled columns, the scale, and whether it is singular."""
     scale = _powers_of_two(jnp.max(jnp.abs(matrix), axis=0, initial=0.0) ** 2)
@@ -287,6 +297,7 @@ def _triangular_factor(matrix: Array) -> tuple[Array, Array, Array]:
     return factor, scale, bad | ~jnp.all(jnp.isfinite(matrix))
 
 
+@jax.jit
 def lstsq(matrix: Array, right: Array) -> Array:
     """The least-squares solution, and of several the shortest.
 
