@@ -4,8 +4,8 @@ Matrices are scaled by powers of two before they are factorised, so that argumen
 in large units count alike where it is asked whether a matrix is singular (van der Sluis,
 *Condition numbers and equilibration of matrices*, 1969).
 
-What branches on the numbers is compiled, once for each shape: outside of `jax.jit` a branch would be
-compiled anew in each call.
+What branches on the numbers is compiled, once for each shape: outside of `jax.jit` a branch would
+be compiled anew in each call.
 """
 
 from typing import Any, NamedTuple

@@ -194,15 +194,7 @@ def bind(
         SignatureError: If the arguments do not fit.
         NotDifferentiableError: If nothing that is selected can be differentiated.
     """
-    signature = function.signature
-    try:
-        passed = signature.bind(*args, **kwargs)
-    except TypeError as error:
-        raise SignatureError(
-            f"{call}: {error}. The function is {function}; the call passed "
-            f"{_describe_call(args, kwargs)}.",
-            remedy="Call the transform as you would call the function.",
-        ) from None
+    passed = passed_arguments(call, function, args, kwargs)
     raws = _arguments(function, passed)
     for raw in raws:
         if raw.reserve is None or names_argument(wrt, raw.name):
@@ -218,7 +210,7 @@ def bind(
     chosen = select(call, wrt, pairs, [raw.name for raw in raws], reserved)
     positions, by_keyword = _positions(passed, len(args), kwargs)
     inputs = Inputs(
-        tuple(_argument(raw, chosen, positions.get(raw.name), signature) for raw in raws)
+        tuple(_argument(raw, chosen, positions.get(raw.name), passed.signature) for raw in raws)
     )
     if not inputs.specs:
         flaws = (raw.flaw for raw in raws if raw.flaw is not None)
@@ -284,6 +276,24 @@ def _argument(
         for leaf in raw.tree.leaves
     )
     return Argument(raw.name, Tree(raw.tree.treedef, leaves, depth=1), position, role)
+
+
+def passed_arguments(
+    call: str, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> inspect.BoundArguments:
+    """What was passed, by the parameters of the function.
+
+    Raises:
+        SignatureError: If the arguments do not fit.
+    """
+    try:
+        return function.signature.bind(*args, **kwargs)
+    except TypeError as error:
+        raise SignatureError(
+            f"{call}: {error}. The function is {function}; the call passed "
+            f"{_describe_call(args, kwargs)}.",
+            remedy="Call the transform as you would call the function.",
+        ) from None
 
 
 def _describe_call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:

@@ -22,7 +22,7 @@ import equinox as eqx
 import jax
 from jaxtyping import Array
 
-from autodiffkit._ahead import Compiled, compile_ahead
+from autodiffkit._ahead import Compiled
 from autodiffkit._annotations import annotations_of_blocks
 from autodiffkit._derivative import (
     Evaluated,
@@ -254,9 +254,8 @@ class Transform(eqx.Module, Generic[P, R]):
 
         def ahead(*args: P.args, **kwargs: P.kwargs) -> Compiled[P, Any]:
             function, run = as_function(self.__wrapped__), cast("Any", self)
-            names = [*function.signature.parameters]
             with noting_shapes(self.__wrapped__, args, kwargs):
-                return compile_ahead(f"{self._verb}({function.name})", names, run, args, kwargs)
+                return Compiled(f"{self._verb}({function.name})", function, run, args, kwargs)
 
         return ahead
 
