@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import autodiffkit as adk
-from autodiffkit import _stored_products
+from autodiffkit import _stored_products, _ways
 from autodiffkit.testing import assert_derivatives
 from functions import CASES, while_loop
 from functions import custom_vjp as squares
@@ -464,6 +464,64 @@ def test_what_is_impossible_is_said_and_the_rest_is_compared():
     report = adk.check_derivatives(squares, order=1)(X)
     assert "forward" not in report.worst.values
     assert "compared with complex steps" in str(report)
+
+
+@jax.custom_vjp
+def halved(x):
+    return x / 2
+
+
+def pull_half(_, g):
+    """JAX can neither push through this nor pull, nor both in turn: it is one equation."""
+    run = jax.lax.while_loop(lambda s: s[0] < 1, lambda s: (s[0] + 1, halved(s[1])), (0, g))
+    return (run[1],)
+
+
+halved.defvjp(lambda x: (halved(x), None), pull_half)
+
+
+def test_where_there_are_no_second_derivatives_the_first_are_compared(monkeypatch):
+    def f(x):
+        return jnp.sum(halved(x) ** 2)
+
+    x = jnp.arange(3.0)
+    report = adk.check_derivatives(f)(x)
+    assert report
+    assert [block.order for block in report.blocks] == [1]
+    assert (
+        "the package gives no second derivatives: neither mode can differentiate this function, "
+        "nor can both together"
+    ) in report.notes
+    with pytest.raises(adk.ModeError, match="neither mode can differentiate"):
+        adk.check_derivatives(f, order=2)(x)
+    # Where that of the package is too large to be computed, the ways of JAX are all there are.
+    monkeypatch.setattr(_ways, "_STORED", 0)
+    with pytest.raises(adk.ModeError) as caught:
+        adk.check_derivatives(f, order=2)(x)
+    first, *rest = str(caught.value).split("\n")
+    assert first == (
+        "check_derivatives(f): no mode gives second derivatives of this function. Pass order=1 to "
+        "check the first ones."
+    )
+    assert len(rest) == 2
+
+
+def test_infinities_inside_of_a_rule_are_no_warning():
+    """As Equinox's loops have them where they keep what was not reached."""
+
+    @jax.custom_vjp
+    def padded(x):
+        return jnp.stack([x, x / 0.0, -x / 0.0])
+
+    padded.defvjp(lambda x: (padded(x), None), lambda _, g: (1.01 * g[0],))
+
+    def f(x):
+        y = padded(x)
+        return jnp.sum(jnp.where(jnp.isfinite(y), y, 0.0))
+
+    report = adk.check_derivatives(f, order=1)(1.0)
+    assert report.worst.finding == "disagrees"
+    assert "the custom_vjp rule" in report.worst.explanation
 
 
 def test_python_control_flow_on_values_is_run_as_it_is():

@@ -106,7 +106,9 @@ def central_differences(
     best, error = _best(found)
     large = np.abs(gaps[0]) * first > roundoff**0.5 * size
     breaks = _breaks(gaps, slopes, error, large)
-    return Differences(best, error, central - gap / 2, central + gap / 2, breaks, failure)
+    with np.errstate(invalid="ignore"):  # of infinities
+        left, right = central - gap / 2, central + gap / 2
+    return Differences(best, error, left, right, breaks, failure)
 
 
 class _Row(NamedTuple):

@@ -370,8 +370,8 @@ def _same_value(subject: Subject) -> bool:
         for i, (part, out) in enumerate(zip(subject.reference.parts, found, strict=True)):
             rtol, _ = subject.tolerances(i)
             expected = subject.reference.middle[part]
-            error = np.abs(numbers(out).reshape(-1) - expected)
             with np.errstate(invalid="ignore"):
+                error = np.abs(numbers(out).reshape(-1) - expected)
                 if np.any(error > rtol * np.abs(expected) + _nothing_beside(expected)):
                     return False
     return True

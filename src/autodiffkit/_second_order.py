@@ -77,7 +77,7 @@ def second_order(
         held: The function whose gradients' differences are taken, if not the function itself.
 
     Returns:
-        The blocks by output, source and source.
+        The blocks by output, source and source; none where no way gives second derivatives.
     """
     inner = _gradient_of(subject, fallback)
     if inner is None:
@@ -93,6 +93,8 @@ def second_order(
         f"reverse over {inner.way}",
         lambda: pulled(inner.function, point, _rows(subject), traceable=traceable),
     )
+    if over is None and across is None and stored is None:
+        return []
     products = _Products(over, across, inner.way, stored)
     found: dict[Block, Compared] = {}
     for b in range(count):

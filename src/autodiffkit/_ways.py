@@ -10,12 +10,13 @@ from autodiffkit._derivative import (
     second_derivative,
     second_linear_map,
 )
-from autodiffkit._errors import AutodiffError
+from autodiffkit._errors import AutodiffError, ModeError, listed
 from autodiffkit._faults import Causes
 from autodiffkit._first_order import first_order
 from autodiffkit._flat_call import FlatCall
 from autodiffkit._leaves import is_complex
 from autodiffkit._products import weighted
+from autodiffkit._program import reason
 from autodiffkit._second_order import second_order
 from autodiffkit._stored_products import (
     MappedHessian,
@@ -121,6 +122,11 @@ class _Ways:
             self.notes.append("second derivatives are compared where there are first ones")
         stored = self._stored_second(alone=alone)
         found = second_order(self._subject, pairs, stored, self._gradients)
+        if alone and pairs and not found:
+            raise ModeError(
+                f"{self._flat.call}: no mode gives second derivatives of this function. Pass "
+                "order=1 to check the first ones." + listed([*self._subject.notes.values()])
+            )
         doubtful = self._doubtful(found)
         if doubtful and self._causes is not None:
             again = second_order(
@@ -149,7 +155,8 @@ class _Ways:
         except AutodiffError as error:
             if alone:
                 raise
-            self.notes.append(f"the package's second derivative: {error}")
+            why = reason(error).removeprefix(f"{self._flat.call}: ")
+            self.notes.append(f"the package gives no second derivatives: {why}")
             return None
         self._too_many("Hessian", entries, "")
         return None
