@@ -249,6 +249,19 @@ def test_a_line_of_an_installed_package_begins_with_the_package():
     assert "site-packages" not in text
 
 
+def test_it_says_where_of_the_users_it_was_called():
+    down, up = (eqx.nn.Linear(*sizes, key=jax.random.key(0)) for sizes in ((300, 2), (2, 300)))
+
+    def model(x):
+        hidden = jnp.tanh(down(x))
+        return jnp.tanh(up(hidden))
+
+    inside = place(inspect.unwrap(eqx.nn.Linear.__call__), "self.weight @ x")
+    text = repr(adk.jacobian(model, mode="fwd").plan(jnp.ones(300)))
+    called = f"{inside}, called at {place(model, 'down(x)')}"
+    assert called in " ".join(text.split())
+
+
 NAMES = {
     "/tmp/ipykernel_123/3456789.py": "cell",
     "/var/folders/x/T/ipykernel_4/12.py": "cell",

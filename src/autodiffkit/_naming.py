@@ -3,6 +3,7 @@
 import functools
 import re
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,23 @@ def name_of_primitive(equation: Any) -> str:
 
 
 def place_of(equation: Any) -> str:
-    """Where an equation is in the user's source: `model.py:12:9 (loss)`, empty if unknown."""
-    return short_place(str(source_info.summarize(equation.source_info)))
+    """Where an equation is in the user's source: `model.py:12:9 (loss)`, empty if unknown.
+
+    Of what is in an installed package it also says where that was called.
+    """
+    info = equation.source_info
+    where = str(source_info.summarize(info))
+    place = short_place(where)
+    if _INSTALLED.match(where):
+        outwards = reversed(str(source_info.summarize(info, num_frames=_FRAMES)).split("\n"))
+        called = next((x for x in outwards if not _is_library(x)), None)
+        place += f", called at {short_place(called)}" if called else ""
+    return place
+
+
+def _is_library(where: str) -> bool:
+    """Whether a place is in an installed package or in Python's own library."""
+    return bool(_INSTALLED.match(where)) or where.startswith((_STANDARD, "<frozen"))
 
 
 def short_place(where: str) -> str:
@@ -52,6 +68,8 @@ def short_place(where: str) -> str:
     return where[installed.end() :] if installed else where.removeprefix(f"{Path.cwd()}/")
 
 
+_FRAMES = 128
+_STANDARD = str(Path(traceback.__file__).parent)
 _INSTALLED = re.compile(r".*[/\\](?:site|dist)-packages[/\\]")
 # What the kernels of Jupyter call a cell, and IPython an input.
 _CELL = re.compile(r"^(?:.*[/\\](?:ipykernel|xpython)_\d+[/\\]\d+\.py|<ipython-input-\d+-\w+>)")
