@@ -178,6 +178,12 @@ def _soft_jvp(primals, tangents):
 
 
 # Name, kinds of the operands, what is done. The exact ones are as `compose` says.
+def fourier(x):
+    """A complex matrix to multiply a real vector by: the operands of a product may differ."""
+    kind = "complex128" if x.dtype == "float64" else "complex64"
+    return np.exp(0.7j * np.arange(3 * x.size).reshape(3, -1)).astype(kind)
+
+
 _EXACT: list[tuple[str, str, Callable[..., Any]]] = [
     ("tanh", "real", jnp.tanh),
     ("sin", "real", jnp.sin),
@@ -208,6 +214,12 @@ _EXACT: list[tuple[str, str, Callable[..., Any]]] = [
     ("add empty sum", "empty real", lambda e, x: x + jnp.sum(e)),
     ("rfft", "vector", jnp.fft.rfft),
     ("low waves", "vector", lambda x: jnp.fft.rfft(x)[:2]),
+    ("mixed product", "vector", lambda x: lax.dot(fourier(x), x)),
+    (
+        "mixed rows",
+        "complex real",
+        lambda z, x: 0.3 * lax.dot(z.reshape(-1, 1), x.reshape(1, -1))[0],
+    ),
     ("rotate", "complex", lambda z: z * np.exp(0.4j * np.arange(1, z.size + 1)).astype(z.dtype)),
     ("bend", "complex", lambda z: lax.complex(jnp.tanh(z.real), z.imag)),  # not holomorphic
     ("complex product", "complex same", lambda z, w: 0.3 * z * jnp.conj(w)),
@@ -241,7 +253,8 @@ OPS = {
     for name, kinds, function in table
 }
 _WEIGHTS = dict.fromkeys(["product", "scale", "matvec", "concatenate", "integers"], 2)
-_WEIGHTS |= dict.fromkeys(["rotate", "bend", "complex product", "real part", "add empty sum"], 5)
+_RARE = ["mixed product", "mixed rows", "rotate", "bend", "complex product", "real part"]
+_WEIGHTS |= dict.fromkeys([*_RARE, "add empty sum"], 7)
 
 
 # What JAX differentiates in one direction -----------------------------------------------

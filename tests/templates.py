@@ -242,6 +242,7 @@ TABLE: list[tuple[str, ...]] = [
     ("wide axes", "", "jnp.fft.rfft({x})"),
     ("wide axes", "", "filtered({x})"),
     ("wide axes", "", "jnp.fft.fft({x}, axis={axis})"),
+    ("wide axes", "", "waves({x})"),
     ("wide", "same", "lax.complex({x}, {y})"),
     ("complex", "", "{z0} * np.array(0.8 + 0.4j, '{z0.dtype}')"),
     ("complex", "", "lax.complex(jnp.tanh({z0}.real), {z0}.imag)"),

@@ -165,3 +165,58 @@ def test_real_blocks_beside_complex_ones_take_the_real_part_of_a_matrix():
         assert map_.rmv(w).x.dtype == F32
         assert_close(map_.rmv(w).x, expected, scale=10)
     assert_close(jax.vjp(f, x)[1](w)[0], expected, scale=10)
+
+
+A = lax.complex(array(4, 3)(F32) - 0.5, array(3, 4)(F32).T + 0.2)
+BATCH = jnp.stack([A, 1j * A])
+
+PRODUCTS = {
+    "constant, moving": (lambda w: lax.dot(A, w), (3,)),
+    "moving, constant": (lambda w: lax.dot(w, A), (4,)),
+    "matrices": (lambda w: lax.dot(lax.dot(A, w), A), (3, 4)),
+    "batched": (lambda w: lax.dot_general(BATCH, w, (((2,), (1,)), ((0,), (0,)))), (2, 3)),
+    "two axes": (lambda w: lax.dot_general(BATCH, w, (((1, 2), (0, 1)), ((), ()))), (4, 3)),
+    "mapped": (lambda w: jax.vmap(lambda row: lax.dot(A, row))(w), (5, 3)),
+    "both moving": (lambda w: lax.dot(A * lax.complex(jnp.cos(w), jnp.sin(w))[None], w), (3,)),
+    "then imaginary": (lambda w: jnp.imag(lax.dot(A, w)), (3,)),
+    "through a waist": (lambda w: lax.dot(A[:, :1], lax.dot(A[:1], w)), (3, 5)),
+    "in a loop": (
+        lambda w: lax.scan(lambda c, a: (jnp.real(lax.dot(a, c)), None), w, SQUARE)[0],
+        (3,),
+    ),
+}
+SQUARE = jnp.stack([A[:3], A[1:]])
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_a_product_of_complex_and_real_operands_has_derivatives(name):
+    """JAX converts no operand of a product; the real part is that of the product."""
+    f, shape = PRODUCTS[name]
+
+    def squares(w):
+        return jnp.sum(jnp.abs(f(w)) ** 2) + jnp.sum(jnp.imag(f(w)) ** 3)
+
+    def parts(w):
+        return jnp.real(f(w)), jnp.imag(f(w))
+
+    w = array(*shape)(F32)
+    n = w.size
+    gradient, hessian = jax.grad(squares)(w), jax.hessian(squares)(w).reshape(n, n)
+    rows = jnp.concatenate([jnp.reshape(x, (-1, n)) for x in jax.jacfwd(parts)(w)])
+    for mode in ("fwd", "rev", "auto"):
+        for wrap in (lambda t: t, jax.jit):
+            assert_close(wrap(adk.grad(squares, mode=mode))(w).w, gradient, 20)
+            assert_close(wrap(adk.jacobian(parts, mode=mode))(w).as_matrix(), rows, 20)
+            assert_close(wrap(adk.hessian(squares, mode=mode))(w).as_matrix(), hessian, 50)
+    assert_close(adk.hvp(squares)(w).as_matrix(), hessian, 50)
+    assert_close(adk.laplacian(squares)(w).laplacian, jnp.trace(hessian), 50)
+    assert adk.check_derivatives(squares, mode="rev")(w)
+
+
+def test_the_gradient_of_a_complex_residual_is_its_formula():
+    with jax.enable_x64(True):
+        wide = A.astype(jnp.complex128)
+        w = jnp.array([0.3, -1.0, 2.0])
+        g = adk.grad(lambda w: jnp.sum(jnp.abs(lax.dot(wide, w)) ** 2))(w)
+        expected = 2 * np.real(np.conj(wide).T @ np.asarray(wide) @ np.asarray(w))
+        np.testing.assert_allclose(g.w, expected, rtol=1e-13)

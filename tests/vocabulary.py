@@ -163,6 +163,13 @@ def volume(a):
     return jnp.linalg.slogdet(3 * jnp.eye(a.shape[0], dtype=a.dtype) + jnp.tanh(a))[1]
 
 
+def waves(x):
+    """A product of complex and real operands."""
+    kind = "complex128" if x.dtype == "float64" else "complex64"
+    phases = np.exp(0.7j * np.arange(3 * x.shape[0]).reshape(3, -1)).astype(kind)
+    return 0.4 * lax.dot_general(phases, x, (([1], [0]), ([], [])))
+
+
 def filtered(x):
     return jnp.fft.irfft(jnp.tanh(0.3 * jnp.fft.rfft(x)), n=x.shape[-1])
 
@@ -240,7 +247,7 @@ def _again(function):
 
 
 _FUNCTIONS = [bend, mix, soft, scanned, accumulated, nested_scan, branch, switch, counted, grown]
-_FUNCTIONS += [along, associative, mapped, windows, solved, factor, volume, filtered]
+_FUNCTIONS += [along, associative, mapped, windows, solved, factor, volume, waves, filtered]
 _ONE_WAY = [(loop, _loop), (linear_loop, _linear_loop), (rule, _rule)]
 
 NAMES: dict[str, Any] = {

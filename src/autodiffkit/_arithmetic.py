@@ -5,6 +5,7 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from autodiffkit._leaves import is_complex
 from autodiffkit._maps import Axis, Data, Kind, Label, Part, product
 
 # More factors of a sum than this are multiplied in the order in which they come.
@@ -151,6 +152,13 @@ class Factored(abc.ABC):
             result = self.times(result, part, axes, dtype)
         return result
 
+    def narrowed(self, data: Data, order: Axis, dtype: Any, narrow: Any) -> Data:
+        """As in `Arithmetic`."""
+        if is_complex(dtype) and not is_complex(narrow):
+            # The real part of a product is not the product of those of its factors.
+            return Data((self.real_part(self.whole(data.parts, order, dtype), narrow),))
+        return Data(tuple(self.cast(part, narrow) for part in data.parts))
+
     def split(self, data: Data, parts: Mapping[Label, Axis]) -> Data:
         """As in `Arithmetic`."""
         found: list[Part] = []
@@ -207,6 +215,10 @@ class Factored(abc.ABC):
     @abc.abstractmethod
     def cast(self, part: Part, dtype: Any) -> Part:
         """The same in a dtype."""
+
+    @abc.abstractmethod
+    def real_part(self, part: Part, dtype: Any) -> Part:
+        """The real parts of complex numbers, in a dtype."""
 
     @abc.abstractmethod
     def times(

@@ -24,6 +24,10 @@ class Arrays(Factored):
         """As in `Factored`."""
         return part if part.array.dtype == dtype else Part(part.array.astype(dtype), part.axes)
 
+    def real_part(self, part: Part, dtype: Any) -> Part:
+        """As in `Factored`."""
+        return self.cast(Part(jnp.real(part.array), part.axes), dtype)
+
     def times(
         self, first: Part, second: Part, axes: Axis, dtype: Any, *, divide: bool = False
     ) -> Part:

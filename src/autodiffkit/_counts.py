@@ -80,6 +80,10 @@ class Counts(Factored):
         """As in `Factored`."""
         return part
 
+    def real_part(self, part: Part, dtype: Any) -> Part:
+        """As in `Factored`."""
+        return self.fused(part.axes, part, dtype=dtype)
+
     def times(
         self, first: Part, second: Part, axes: Axis, dtype: Any, *, divide: bool = False
     ) -> Part:

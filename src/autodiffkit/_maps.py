@@ -126,6 +126,10 @@ class Arithmetic(Protocol):
         """The sum, broadcast to the labels of both, which are among those of the order."""
         ...
 
+    def narrowed(self, data: Data, order: Axis, dtype: Any, narrow: Any) -> Data:
+        """The same in a narrower dtype; of complex data in a real one, the real part."""
+        ...
+
     def split(self, data: Data, parts: Mapping[Label, Axis]) -> Data:
         """The same with some axes divided in C order."""
         ...

@@ -6,7 +6,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from typing import Any, Protocol, runtime_checkable
 
 from autodiffkit._algebra import added, aligned, compose, regrouped, unshared
-from autodiffkit._maps import Arithmetic, Axis, Data, Map, axes_of, flat, identity
+from autodiffkit._leaves import promote
+from autodiffkit._maps import Arithmetic, Axis, Data, Map, axes_of, flat, identity, in_order
 from autodiffkit._network import Network, Step
 from autodiffkit._rule_kinds import Entrywise, Factor, Lines, Reshape, Rule
 from autodiffkit._rules import rule_of
@@ -279,15 +280,22 @@ def _through_one(
     if template.is_identity and given.dtype == aval.dtype:
         return given
     constant = Map(template.outs, template.ins, arithmetic.constant(equation, rule), template.dtype)
-    return compose(
+    # What is pulled may be of a wider dtype than the operand, and complex where that is real.
+    dtype = aval.dtype if forward else promote([given.dtype, aval.dtype])
+    found = compose(
         arithmetic,
         given,
         constant,
-        aval.dtype,
+        dtype,
         constant_first=forward,
         kind=rule.kind,
         precision=rule.precision,
     )
+    if dtype == aval.dtype:
+        return found
+    order = in_order(found.outs, found.ins)
+    data = arithmetic.narrowed(found.data, order, dtype, aval.dtype)
+    return Map(found.outs, found.ins, data, aval.dtype)
 
 
 def _along_lines(
