@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -268,6 +269,93 @@ def test_a_callback_in_a_scan_that_is_divided_among_devices_happens_once(check_v
     mesh = jax.make_mesh((1,), ("d",), axis_types=(AxisType.Auto,))
     f = jax.shard_map(in_scan(io), mesh=mesh, in_specs=P(), out_specs=P(), check_vma=check_vma)
     for call in (adk.grad(f), jax.jit(adk.grad(f)), adk.hessian(f)):
+        assert events(call, X) == events(f, X)
+
+
+def turned(body):
+    return lambda x: jnp.sum(lax.scan(lambda carry, _: (body(carry), None), x, length=3)[0])
+
+
+def said(x):
+    """What is given the same in each turn."""
+    jax.debug.callback(lambda: SEEN.append(1.0))
+    return jnp.sin(x)
+
+
+@jax.custom_jvp
+def said_with_rule(x):
+    return said(x)
+
+
+said_with_rule.defjvp(lambda x, t: (jnp.sin(*x), jnp.cos(*x) * t[0]))
+
+
+def counted(x):
+    """A loop inside of a loop, of which JAX says what it counts in two of three parts."""
+
+    def body(state):
+        jax.debug.callback(lambda k: SEEN.append(float(k)), state[0])
+        return state[0] + 1, jnp.sin(state[1])
+
+    return lax.while_loop(lambda state: state[0] < 2, body, (0, x))[1]
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        turned(jax.jit(said)),
+        turned(eqx.filter_jit(said)),
+        turned(jax.checkpoint(said)),
+        turned(jax.vmap(said)),
+        turned(said_with_rule),
+        turned(counted),
+        jax.checkpoint(turned(said)),
+        jax.jit(jax.checkpoint(turned(said))),
+        lambda x: jnp.sum(lax.fori_loop(0, 3, lambda _, y: said(y), x)),
+    ],
+)
+def test_whatever_a_turn_calls_says_it_in_each_turn(f):
+    expected = events(f, X)
+    assert len(expected) > 1
+    for transform in (adk.jacobian, adk.grad, adk.hessian, adk.hvp):
+        assert events(transform(f), X) == expected
+        assert events(jax.jit(transform(f)), X) == expected
+
+
+@pytest.mark.parametrize("effect", [lambda x: None, debug, io])
+def test_a_turn_that_writes_to_a_reference_runs_once(effect):
+    count = jax.new_ref(jnp.float32(0))
+
+    def f(x):
+        def turn(carry, _):
+            effect(carry)
+            count[...] += 1.0
+            return jnp.sin(carry) * count[...], None
+
+        return jnp.sum(lax.scan(turn, x, length=3)[0])
+
+    want, slope = jax.value_and_grad(f)(X)
+    for transform in (adk.grad, adk.hessian):
+        for call in (transform(f), jax.jit(transform(f))):
+            count[...] = 0.0
+            if effect is io:
+                with pytest.raises(adk.ModeError, match=r"writes to a jax\.new_ref"):
+                    call(X)
+                continue
+            found = call(X)
+            assert float(count[...]) == 3
+            np.testing.assert_allclose(found.value, want, rtol=1e-6)
+            gradient = found if transform is adk.grad else found.grad
+            np.testing.assert_allclose(gradient.x, slope, rtol=1e-6)
+
+
+def test_what_a_scan_is_answered_beside_it_is_no_hindrance():
+    @jax.jit
+    def f(x):
+        scale = io_callback(lambda: np.float32(2), jax.ShapeDtypeStruct((), jnp.float32))
+        return scale * turned(said)(x)
+
+    for call in (adk.grad(f), jax.jit(adk.grad(f))):
         assert events(call, X) == events(f, X)
 
 

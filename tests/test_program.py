@@ -149,5 +149,12 @@ def test_mutable_arrays_are_refused(wrap):
         r[...] = jnp.sin(x)
         return r[...] * x
 
-    with pytest.raises(adk.ModeError, match=r"written to a jax\.new_ref"):
+    def count(x):
+        r = jax.new_ref(jnp.zeros(()))
+        r[...] += 1.0
+        return jnp.sin(x) * r[...]
+
+    with pytest.raises(adk.ModeError, match=r"is written to a jax\.new_ref"):
         wrap(adk.jacobian(f))(X)
+    with pytest.raises(adk.ModeError, match="or read from one that was made in the function"):
+        wrap(adk.jacobian(count))(X)

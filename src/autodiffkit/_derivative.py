@@ -14,6 +14,7 @@ from autodiffkit._compact import Shared
 from autodiffkit._errors import (
     ModeError,
     NotDifferentiableError,
+    RefusalError,
     SelectionError,
     columns,
     listed,
@@ -189,6 +190,8 @@ def _prepared(
         return make(function, selected)
     except NOT_REFUSALS:
         raise
+    except RefusalError as error:
+        raise _not_differentiable(flat, error, function, selected) from error
     except Exception as error:
         try:
             # With the values, if there are any: a check of values fails here as it did there.

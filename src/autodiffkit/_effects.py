@@ -1,7 +1,7 @@
 """Callbacks: in a function that is linearised none is lost, and in its sweeps none is repeated."""
 
 import functools
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -10,8 +10,9 @@ import jax.extend.core as jex
 from jax.extend.core import primitives
 
 from autodiffkit._errors import RefusalError
-from autodiffkit._jax_compat import Operation, scan_counts, with_operations
-from autodiffkit._jaxprs import among
+from autodiffkit._interpret import bind, interpret
+from autodiffkit._jax_compat import Operation, is_reference, scan_counts, struct_of, with_operations
+from autodiffkit._jaxprs import among, called_by, inlined
 
 # Callbacks, by the names of their primitives.
 _CALLBACKS = frozenset({"debug_callback", "debug_print", "io_callback"})
@@ -39,7 +40,7 @@ def silenced(jaxpr: Any, arity: int) -> Any:
         return jaxpr
     count = len(jaxpr.invars)
     result, _ = _silenced(jaxpr, [k >= count - arity for k in range(count)])
-    if _has_io_callback(result):
+    if any(_is_io(equation) for equation, _ in _callbacks(result)):
         raise RefusalError(
             "an io_callback that returns something would run again with each sweep; use "
             "jax.pure_callback, or call it outside of the loop or the checkpoint"
@@ -48,13 +49,13 @@ def silenced(jaxpr: Any, arity: int) -> Any:
 
 
 def with_callbacks(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function of arrays of which JAX loses no callback where it linearises it.
+    """A function of arrays of which JAX loses or repeats no callback where it linearises it.
 
     What a `scan` computes is divided by JAX into what is the same in each turn, what is known and
     what is linear. An `io_callback` whose results nothing needs is left out of all three, and a
-    call for debugging that is the same in each turn happens once. Here an operation with such a
-    `scan` in it runs once on values that are held constant, for what it says, and once more
-    without its callbacks, to be differentiated.
+    call for debugging happens once, or in two of them. Here an operation with such a `scan` in it
+    runs once on values that are held constant, for what it says, and once more without its
+    callbacks, to be differentiated.
     """
     return with_operations(function, _is_lossy, _run_apart)
 
@@ -66,58 +67,98 @@ def _is_lossy(operation: Operation) -> bool:
         return False
     if not any(isinstance(x, jax.core.Tracer) for x in operands):
         return False
-    return _has_lossy_scan(_traced(operation).jaxpr)
+    return any(map(_has_lossy_scan, _traced(operation).jaxpr.eqns))
 
 
-def _has_lossy_scan(jaxpr: Any) -> bool:
-    for equation in jaxpr.eqns:
-        if not equation.effects:
-            continue
-        for body in jex.jaxprs_in_params(equation.params):
-            if equation.primitive is primitives.scan_p:
-                constants, _ = scan_counts(equation)
-                if _has_io_callback(body, unused=True) or _repeats_itself(body, constants):
-                    return True
-            if _has_lossy_scan(body):
-                return True
-    return False
-
-
-def _repeats_itself(body: Any, constants: int) -> bool:
-    """Whether a callback in the body of a `scan` is given the same in each turn."""
-    changing = set(body.invars[constants:])
-    for equation in body.eqns:
-        if any(among(equation.invars, changing)):
-            changing.update(equation.outvars)
-        elif equation.effects:
-            return True
-    return False
+def _has_lossy_scan(equation: Any) -> bool:
+    called = called_by(equation)
+    if called is not None:
+        return any(map(_has_lossy_scan, called.jaxpr.eqns))
+    inside = [found for body in _scanned([equation]) for found in _callbacks(body)]
+    if any(_is_io(callback) and not is_used for callback, is_used in inside):
+        return True
+    # What may not run twice, JAX says as well as it can.
+    return bool(inside) and not _is_answered(equation) and not _has_reference(equation)
 
 
 def _run_apart(operation: Operation) -> list[Any]:
     """The results of an operation that says what it has to say, but is followed without that."""
-    primitive, operands, parameters = operation
+    _, operands, parameters = operation
     closed = _traced(operation)
+    if all(called_by(equation) is not None for equation in closed.jaxpr.eqns):
+        # One operation in there may do what another may not.
+        return with_callbacks(jex.jaxpr_as_fun(parameters["jaxpr"]))(*operands)
+    if any(map(_has_reference, closed.jaxpr.eqns)):
+        raise RefusalError(
+            "JAX loses an io_callback in a scan, which cannot run once more for it because it "
+            "writes to a jax.new_ref; take one of the two out of the loop"
+        )
     quiet = jex.ClosedJaxpr(silenced(closed.jaxpr, 0), closed.consts)
-    primitive.bind(*map(jax.lax.stop_gradient, operands), **parameters)
+    _run_entered(closed, map(jax.lax.stop_gradient, operands))
     return jex.jaxpr_as_fun(quiet)(*operands)
 
 
 def _traced(operation: Operation) -> Any:
-    """The operation as a program."""
+    """The operation as a program of one equation."""
     primitive, operands, parameters = operation
     return jax.make_jaxpr(functools.partial(primitive.bind, **parameters))(*operands)
 
 
-def _has_io_callback(jaxpr: Any, *, unused: bool = False) -> bool:
-    """Whether a program calls an `io_callback`, or one whose results nothing needs."""
+def _run_entered(closed: Any, operands: Iterable[Any]) -> list[Any]:
+    """Evaluates a program, entering what JAX drops with its callbacks if nothing needs it."""
+
+    def entered(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(map(entered, value))
+        if not isinstance(value, jex.ClosedJaxpr):
+            return value
+        structs = [struct_of(x.aval) for x in value.jaxpr.invars]
+        return jax.make_jaxpr(lambda *xs: _run_entered(value, xs))(*structs)
+
+    def apply(equation: Any, values: list[Any]) -> list[Any]:
+        bodies = {
+            k: x for k, x in equation.params.items() if isinstance(x, jex.ClosedJaxpr | tuple)
+        }
+        changes = {k: entered(x) for k, x in bodies.items()} if equation.effects else {}
+        return bind(equation, values, **changes)
+
+    jaxpr, constants = inlined(closed)
+    return interpret(jaxpr, [*constants, *operands], apply)
+
+
+def _scanned(equations: Iterable[Any]) -> Iterator[Any]:
+    """The bodies of the `scan`s in a program."""
+    for equation in equations:
+        for body in jex.jaxprs_in_params(equation.params) if equation.effects else ():
+            if equation.primitive is primitives.scan_p:
+                yield body
+            else:
+                yield from _scanned(body.eqns)
+
+
+def _callbacks(jaxpr: Any) -> Iterator[tuple[Any, bool]]:
+    """The equations that call back, wherever they are, and whether their results are needed."""
     silent = _silent(jaxpr.eqns, jaxpr.outvars)
     for k, equation in enumerate(jaxpr.eqns):
-        if equation.primitive.name == "io_callback" and (k in silent or not unused):
-            return True
-        if any(_has_io_callback(x, unused=unused) for x in jex.jaxprs_in_params(equation.params)):
-            return True
-    return False
+        if equation.primitive.name in _CALLBACKS:
+            yield equation, k not in silent
+        for body in jex.jaxprs_in_params(equation.params):
+            yield from _callbacks(body)
+
+
+def _is_io(equation: Any) -> bool:
+    return equation.primitive.name == "io_callback"
+
+
+def _is_answered(equation: Any) -> bool:
+    """Whether what an equation holds needs what a callback returns."""
+    bodies = jex.jaxprs_in_params(equation.params)
+    return any(is_used for body in bodies for _, is_used in _callbacks(body))
+
+
+def _has_reference(equation: Any) -> bool:
+    """Whether an equation may write to a `jax.new_ref` outside of it."""
+    return any(map(is_reference, equation.invars))
 
 
 def _silent(equations: Sequence[Any], ends: Sequence[Any], kept: Container[int] = ()) -> set[int]:

@@ -47,7 +47,7 @@ def inlined(closed: Any) -> tuple[Any, list[Any]]:
                 changes["invars"] = list(map(look_up, equation.invars))
             if caller is not None:
                 changes["source_info"] = caller.source_info
-            called = _to_inline(equation)
+            called = called_by(equation)
             if called is None:
                 if inner is not jaxpr:
                     changes["outvars"] = list(map(_renewed, equation.outvars))
@@ -77,7 +77,7 @@ def inlined(closed: Any) -> tuple[Any, list[Any]]:
     return make_jaxpr([*variables, *jaxpr.invars], outputs, equations), constants
 
 
-def _to_inline(equation: Any) -> Any:
+def called_by(equation: Any) -> Any:
     """The closed jaxpr of a `jit` that asks for nothing but to be called."""
     if equation.primitive is not primitives.jit_p:
         return None
@@ -152,7 +152,7 @@ def is_repetitive(jaxpr: Any) -> bool:
 
     def length(jaxpr: Any) -> int:
         if id(jaxpr) not in lengths:
-            called = [_to_inline(equation) for equation in jaxpr.eqns]
+            called = [called_by(equation) for equation in jaxpr.eqns]
             own[id(jaxpr)] = len(called)
             lengths[id(jaxpr)] = sum(1 if x is None else length(x.jaxpr) for x in called)
         return lengths[id(jaxpr)]

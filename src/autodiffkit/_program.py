@@ -16,7 +16,7 @@ from jaxtyping import Array
 
 from autodiffkit._devices import local
 from autodiffkit._effects import silenced, with_callbacks
-from autodiffkit._errors import AutodiffError
+from autodiffkit._errors import AutodiffError, RefusalError
 from autodiffkit._jax_compat import is_explicit, is_reference, struct_of, typed, varying
 from autodiffkit._jaxprs import (
     among,
@@ -36,7 +36,10 @@ from autodiffkit._unseparated import separable
 # What is no refusal of JAX to differentiate: ours, and what happens as the function runs.
 NOT_REFUSALS = (AutodiffError, FloatingPointError, jax.errors.JaxRuntimeError)
 
-WRITTEN = "what depends on the inputs is written to a jax.new_ref"
+WRITTEN = (
+    "what depends on the inputs is written to a jax.new_ref, or read from one that was made in "
+    "the function"
+)
 
 FlatFunction = Callable[..., tuple[list[Array], list[Any]]]
 
@@ -101,7 +104,7 @@ def linearize(
     """Evaluates a flat function once, for its results and its tangent map there."""
     try:
         return linearized(function, primals)
-    except NOT_REFUSALS:
+    except (RefusalError, *NOT_REFUSALS):
         raise
     except Exception:  # any equation may refuse, each in its own way
         again = separable(function, primals)

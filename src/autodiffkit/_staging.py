@@ -11,6 +11,7 @@ from jaxtyping import Array
 
 from autodiffkit._cost import nbytes
 from autodiffkit._devices import local
+from autodiffkit._errors import RefusalError
 from autodiffkit._jax_compat import is_ordered, is_reference, struct_of
 from autodiffkit._jaxprs import inlined, is_repetitive, separated
 from autodiffkit._naming import calls_custom_rules
@@ -52,7 +53,7 @@ class Staged:
         """The function with its residuals, and the linear program; nothing is evaluated."""
         try:
             return self._separated() or self._linearized()
-        except NOT_REFUSALS:
+        except (RefusalError, *NOT_REFUSALS):
             raise
         except Exception:  # any equation may refuse, each in its own way
             function = separable(self, self._structs)
