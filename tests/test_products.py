@@ -233,3 +233,27 @@ def test_a_linear_map_says_that_it_stores_no_blocks():
     )
     with pytest.raises(AttributeError, match=r"linearize\(model\) keeps no gradient"):
         _ = L.grad
+
+
+def test_maps_between_complex_arrays_that_conjugate_have_products_and_no_matrix():
+    z, v = jnp.array([1 + 2j, 0.3j]), {"z": jnp.array([1j, 2.0 - 1j])}
+
+    def size(z):
+        return jnp.real(z) ** 2 + jnp.imag(z) ** 2
+
+    L, J = adk.linearize(size)(z), adk.jacobian(size)(z)
+    expected = jax.vjp(size, z)[1](jax.jvp(size, (z,), (v["z"],))[1])[0]
+    gauss = adk.gauss_newton(lambda z: jnp.abs(z), lambda r: jnp.sum(r**2) / 2)(z)
+    for product in (L.T @ L, J.T @ J, L.T @ J + J.T @ L, gauss):
+        for call in (product.as_matrix, product.materialise, product.as_lineax):
+            with pytest.raises(adk.StructureError, match="complex arrays is only R-linear"):
+                call()
+    np.testing.assert_allclose((L.T @ J).mv(v).z, expected, rtol=1e-6)
+
+    def holomorphic(z):
+        return jnp.exp(z) * z[::-1]
+
+    L, J = (t(holomorphic, holomorphic=True)(z) for t in (adk.linearize, adk.jacobian))
+    matrix = J.as_matrix()
+    for product in (L.T @ L, J.T @ J, J.T @ L):
+        np.testing.assert_allclose(product.as_matrix(), matrix.T @ matrix, rtol=1e-5)

@@ -188,8 +188,12 @@ class LinearMap(Composable, Generic[R_co]):
 
     def _sweeps(self) -> LinearSweeps:
         self._refuse_batched()
-        ends = Ends(self._domain.specs, self._codomain.specs, self._is_holomorphic)
-        return LinearSweeps(self._as_linear(), ends)
+        linear = self._as_linear()
+        sources, targets = self._domain.specs, self._codomain.specs
+        # Of matrices that are complex, nothing but the program says that they are holomorphic.
+        is_complex_map = all(is_complex(spec.dtype) for spec in (*sources, *targets))
+        holomorphic = self._is_holomorphic or (is_complex_map and linear.program.is_complex_linear)
+        return LinearSweeps(linear, Ends(sources, targets, holomorphic))
 
     def _plan(self, call: str) -> Plan:
         """The plan for the matrix, which is not swept."""
@@ -200,6 +204,7 @@ class LinearMap(Composable, Generic[R_co]):
     def _swept(self, method: str) -> BlockTable:
         """All blocks, by the plan for the program of the whole map."""
         call, sweeps = f"{self._name}.{method}", self._sweeps()
+        _refuse_conjugating(call, sweeps)
         if is_eager(sweeps.residuals):
             ends, instead = sweeps.ends, "mv and rmv multiply without storing the matrix."
             refuse_too_large(call, ends.targets, ends.sources, sweeps.residuals, instead=instead)
@@ -237,6 +242,11 @@ class LinearMap(Composable, Generic[R_co]):
         """
         return self._stored(self._swept("materialise"))
 
+    def _refuse_partly_complex(self, method: str) -> None:
+        super()._refuse_partly_complex(method)
+        if any(is_complex(spec.dtype) for spec in self._domain.specs):
+            _refuse_conjugating(f"{self._name}.{method}", self._sweeps())
+
     def _stored(self, blocks: BlockTable) -> Any:
         # What stores blocks is a map, too, and comes after this module.
         from autodiffkit._result import stored  # noqa: PLC0415
@@ -258,6 +268,19 @@ class LinearMap(Composable, Generic[R_co]):
     @property
     def _title(self) -> str:
         return f"{self._name} as a linear map"
+
+
+def _refuse_conjugating(call: str, sweeps: LinearSweeps) -> None:
+    """Refuses the matrix of a map between complex arrays that may conjugate, or take real parts."""
+    ends = sweeps.ends
+    if ends.holomorphic:
+        return
+    if all(any(is_complex(x.dtype) for x in side) for side in (ends.sources, ends.targets)):
+        raise StructureError(
+            f"{call}: the map between complex arrays is only R-linear, so it has no matrix over "
+            "the complex numbers. Use mv and rmv, or split the complex arrays into real and "
+            "imaginary parts."
+        )
 
 
 def _space(specs: Sequence[LeafSpec]) -> Table:
