@@ -1,5 +1,6 @@
 """Laplacian, divergence, curl and directional derivatives: formulas, JAX's matrices, refusals."""
 
+import inspect
 import math
 from typing import Any
 
@@ -637,3 +638,39 @@ def test_errors_of_the_function_are_its_own():
     for operator, _ in OPERATORS.values():
         with pytest.raises(KeyError, match="mine"):
             operator(f)(X)
+
+
+def test_outputs_belong_to_the_coordinates_of_their_names():
+    def swapped(y, x):
+        return {"x": x**2, "y": y**3}
+
+    found = adk.divergence(swapped)(1.0, 2.0)
+    np.testing.assert_allclose(found.divergence, 3 * 1.0**2 + 2 * 2.0)
+    point = {"y": jnp.array([1.0, 2.0]), "x": jnp.array([3.0, 4.0, 5.0])}
+    found = adk.divergence(lambda p: {"y": p["y"] ** 2, "x": p["x"] * p["y"][0]})(point)
+    np.testing.assert_allclose(found.divergence, 2 * (1.0 + 2.0) + 3 * 1.0)
+    found = adk.curl(lambda z, x, y: {"x": -y * z, "y": x * z, "z": x * y * y})(3.0, 1.0, 2.0)
+    # Of the coordinates (z, x, y), in this order.
+    z, x, y = 3.0, 1.0, 2.0
+    jacobian = np.array([[0, y * y, 2 * x * y], [-y, 0, -z], [x, z, 0]])  # rows z, x, y
+    expected = [
+        jacobian[2, 1] - jacobian[1, 2],
+        jacobian[0, 2] - jacobian[2, 0],
+        jacobian[1, 0] - jacobian[0, 1],
+    ]
+    np.testing.assert_allclose([found.curl[k] for k in "zxy"], expected)
+
+
+@pytest.mark.parametrize(
+    ("transform", "field"),
+    [
+        (adk.divergence, lambda x, y: {"first": x**2, "another": y**2}),
+        (adk.curl, lambda x, y, z: {"fx": -y, "fy": x, "dz": z}),
+    ],
+)
+def test_outputs_of_other_names_in_another_order_are_refused(transform, field):
+    point = [1.0, 2.0, 3.0][: len(inspect.signature(field).parameters)]
+    for call in (transform(field), transform(field).plan):
+        with pytest.raises(adk.NotDifferentiableError, match="JAX sorts the keys of a dict"):
+            call(*point)
+    assert transform(lambda *args: tuple(field(*args).values()))(*point)

@@ -7,6 +7,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
 from autodiffkit._derivative import (
@@ -79,10 +80,39 @@ class _Operator(Transform[P, R]):
         return plan
 
 
-def _diagonals(flat: FlatCall, linear: Linear, targets: Sequence[LeafSpec]) -> list[Diagonal]:
+def _diagonals(
+    flat: FlatCall, linear: Linear, targets: Sequence[LeafSpec], pairs: Sequence[int] | None = None
+) -> list[Diagonal]:
+    """The diagonals of the block of each input, and of the output that belongs to it."""
     ends = Ends(flat.inputs.specs, tuple(targets), holomorphic=False)
-    count = len(ends.sources)
-    return [Diagonal(flat.call, linear, ends.only([i], [i])) for i in range(count)]
+    rows = range(len(ends.sources)) if pairs is None else pairs
+    return [Diagonal(flat.call, linear, ends.only([i], [j])) for j, i in enumerate(rows)]
+
+
+def _pairs(flat: FlatCall) -> list[int] | None:
+    """Which output belongs to each input: that of the same name, or else in the same place.
+
+    Returns:
+        The outputs by number; `None` if there are more or fewer of them.
+
+    Raises:
+        NotDifferentiableError: If names differ, and JAX has the outputs in another order than the
+            function.
+    """
+    sources, targets = (
+        [s.path for s in specs] for specs in (flat.inputs.specs, flat.outputs.specs)
+    )
+    for depth in (0, 1):  # by argument, or by what the only argument holds
+        names = [path[depth:] for path in sources]
+        if len({path[:depth] for path in sources}) == 1 and sorted(names) == sorted(targets):
+            return [targets.index(name) for name in names]
+    if flat.is_resorted:
+        raise NotDifferentiableError(
+            f"{flat.call}: which output belongs to which coordinate? They have other names, and "
+            "JAX sorts the keys of a dict. Return them under the names of the coordinates, or in "
+            "their order in a tuple or an array." + _both(flat)
+        )
+    return list(range(len(targets))) if len(targets) == len(sources) else None
 
 
 def _second(
@@ -196,13 +226,14 @@ class DivergenceTransform(_Operator[P, R]):
     def _diagonals(flat: FlatCall, linear: Linear) -> list[Diagonal]:
         _refuse_complex(flat)
         sources, targets = flat.inputs.specs, flat.outputs.specs
-        if [s.shape for s in sources] != [t.shape for t in targets]:
+        pairs = _pairs(flat)
+        if pairs is None or [s.shape for s in sources] != [targets[k].shape for k in pairs]:
             raise NotDifferentiableError(
                 f"{flat.call}: a vector field has an output for each coordinate, of the same "
                 "shape and in the same order. Select the coordinates with wrt=, and the outputs "
                 "with of=." + _both(flat)
             )
-        return _diagonals(flat, linear, targets)
+        return _diagonals(flat, linear, targets, pairs)
 
 
 class CurlTransform(_Operator[P, R]):
@@ -214,14 +245,23 @@ class CurlTransform(_Operator[P, R]):
         flat = self._flat(args, kwargs)
         found = first_derivative(flat)
         self._check(flat)
-        matrix = found.first.matrix()
+        order = self._rows(flat)
+        matrix = found.first.matrix()[order]
         rotated = [matrix[2, 1] - matrix[1, 2], matrix[0, 2] - matrix[2, 0]]
-        curl = jnp.stack([*rotated, matrix[1, 0] - matrix[0, 1]])
+        curl = jnp.stack([*rotated, matrix[1, 0] - matrix[0, 1]])[np.argsort(order)]
         leaves = [
             curl[part].reshape(spec.shape)
             for spec, part in zip(found.outputs.specs, slices(found.outputs.specs), strict=True)
         ]
         return Curl(found.value, found.aux, flat.name, found.outputs.unflatten(leaves))
+
+    @staticmethod
+    def _rows(flat: FlatCall) -> np.ndarray:
+        """The entries of the output in the order of the coordinates."""
+        parts = slices(flat.outputs.specs)
+        entries = [np.arange(part.start, part.stop) for part in parts]
+        pairs = _pairs(flat) or range(len(parts))
+        return np.concatenate([entries[k] for k in pairs])
 
     @staticmethod
     def _check(flat: FlatCall) -> None:
@@ -231,6 +271,7 @@ class CurlTransform(_Operator[P, R]):
                 f"{flat.call}: the curl is that of three outputs by three coordinates. Select "
                 "them with wrt= and of=." + _both(flat)
             )
+        _pairs(flat)
 
     def _plan(self, flat: FlatCall, selected: Any) -> Any:
         plan = plan_first(flat, selected)
