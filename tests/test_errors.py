@@ -1223,6 +1223,21 @@ def pair() -> Any:
         "did you mean 'energy'?",
     ),
     (
+        "a flat tangent in the place of a structure",
+        adk.StructureError,
+        lambda: adk.jacobian(quadratic, wrt="p")(X, {"a": X, "b": X}).mv(jnp.ones(6)),
+        "jacobian(quadratic).mv: 'p' is float32[6], and should be a structure that holds 'p.a', "
+        "'p.b'. Pass one; unravel(...) of the result makes it of a flat array of all entries.",
+    ),
+    (
+        "a flat cotangent in the place of a structure",
+        adk.StructureError,
+        lambda: adk.jacobian(structured)(X).rmv(jnp.ones(3)),
+        "jacobian(structured).rmv: the vector is float32[3], and should be a structure that holds "
+        "'energy', 'forces.0', 'forces.1'. Pass one; unravel(...) of the result makes it of a flat "
+        "array of all entries.",
+    ),
+    (
         "cotangent with a structure",
         adk.StructureError,
         lambda: pair().rmv({"a": X}),

@@ -172,8 +172,8 @@ def test_iterations_are_numbered():
     rows[33, 2] = -1.0
     report = adk.find_nonfinite(lambda x: lax.scan(outer, 0.0, x)[1].sum())(jnp.asarray(rows))
     assert [loop.split(" of scan at ")[0] for loop in report.first.loops] == [
-        "iteration 33 of 40",
-        "iteration 2 of 3",
+        "iteration 33 of 40 (from 0)",
+        "iteration 2 of 3 (from 0)",
     ]
     assert report.first.loops[0] in " ".join(str(report).split())
 
@@ -194,7 +194,7 @@ def test_a_batch_of_loops_runs_until_the_last_is_done():
     report = adk.find_nonfinite(jax.vmap(halve))(jnp.array([-1.0, 1.0]))
     assert report.first.primitive == "sqrt"
     assert report.first.index == (0,)
-    assert report.first.loops[0].startswith("iteration 0 of 4 of while_loop")
+    assert report.first.loops[0].startswith("iteration 0 of 4 (from 0) of while_loop")
     # Of one that is done, nothing is made any more.
     assert adk.find_nonfinite(jax.vmap(halve))(jnp.array([3.0, 1.0]))
 
@@ -225,7 +225,7 @@ def test_where_jax_has_neither_mode_loops_are_pulled_as_often_as_they_ran():
     assert report.forward is None
     assert report.reverse == report.jacobian == (("output", "x"),)
     assert report.first.primitive == "sqrt"
-    assert report.first.loops[0].startswith("iteration 2 of 3 of while_loop")
+    assert report.first.loops[0].startswith("iteration 2 of 3 (from 0) of while_loop")
     assert adk.find_nonfinite(f)(jnp.array([2.0, 1.0]))
 
 

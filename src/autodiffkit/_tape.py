@@ -276,7 +276,8 @@ class _Loop:
                 inside = _inside(loop.taken_apart, loops)
             else:
                 number = self.start + start
-                name = f"iteration {number} of {self.total} of {describe(self.equation)}"
+                # Counted as the items are.
+                name = f"iteration {number} of {self.total} (from 0) of {describe(self.equation)}"
                 run, inside = once, _inside(_program(self.body), (*loops, name))
             written = tape.take(reads, run, self.equation, inside=inside)
             carry = written[: self.carries]

@@ -12,7 +12,7 @@ from jaxtyping import Array
 
 from autodiffkit._errors import StructureError, nearest
 from autodiffkit._jax_compat import dataclass_fields, make_treedef
-from autodiffkit._leaves import LeafSpec, block_spec, fitted, is_inexact, is_numeric
+from autodiffkit._leaves import LeafSpec, block_spec, describe_leaf, fitted, is_inexact, is_numeric
 from autodiffkit._paths import Path, children_of, component, find, show, spellings
 from autodiffkit._records import make_record
 
@@ -203,6 +203,15 @@ class Tree:
             name = repr(show(path)) if path else "the vector"
             if path not in specs:
                 names = [show(spec.path) for spec in self.specs if spec.path]
+                inside = [x.path for x in self.specs if x.path[: len(path)] == path]
+                if inside:
+                    first = ", ".join(repr(show(x)) for x in inside[:3])
+                    more = f" and {len(inside) - 3} more" if len(inside) > 3 else ""
+                    raise StructureError(
+                        f"{call}: {name} is {describe_leaf(value)}, and should be a structure "
+                        f"that holds {first}{more}. Pass one; unravel(...) of the result makes it "
+                        "of a flat array of all entries."
+                    )
                 known = nearest(show(path), names, "It is a single array.")
                 raise StructureError(
                     f"{call}: {name} has no counterpart among the differentiated leaves{known}"
