@@ -165,3 +165,11 @@ def test_the_function_is_traced_once():
     for i in range(3):
         compiled(X + i)
     assert len(traces) == 1
+
+
+@pytest.mark.parametrize("transform", [jax.jit, jax.vmap, jax.grad])
+def test_what_is_compiled_is_not_traced(transform):
+    compiled = adk.grad(lambda x: jnp.sum(x**2)).compile(jnp.float32(1))
+    x = jnp.ones(2) if transform is jax.vmap else jnp.float32(1)
+    with pytest.raises(adk.SignatureError, match="Call the transform itself there"):
+        transform(lambda x: compiled(x).x)(x)

@@ -222,7 +222,7 @@ X = jnp.ones(3)
         (
             lambda: adk.gauss_newton(model, lambda out, y: jnp.sum(out))(X),
             adk.SignatureError,
-            ["gauss_newton(<lambda>)", "'y'"],
+            ["gauss_newton(model, <lambda>)", "'y'", "close over the rest"],
         ),
         (
             lambda: adk.fisher(jnp.sum, "categorical")(X),

@@ -1605,6 +1605,25 @@ SHAPED = [
 ]
 
 
+class Spring:
+    """A class that is no pytree."""
+
+    def __init__(self, stiffness):
+        self.stiffness = stiffness
+
+    def energy(self, x):
+        return self.stiffness * jnp.sum(x**2) / 2
+
+
+@pytest.mark.parametrize("wrt", ["self", "self.stiffness"])
+def test_a_class_that_is_no_pytree_is_told_how_to_be_one(wrt):
+    with pytest.raises(adk.AutodiffError, match=r"such as an equinox\.Module, whose fields are"):
+        adk.grad(Spring(3.0).energy, wrt=wrt)(X)
+    with pytest.raises(adk.SelectionError) as caught:
+        adk.grad(product, wrt="x.a")(X, X)
+    assert "equinox" not in str(caught.value)
+
+
 @pytest.mark.parametrize("ahead", SHAPED, ids=["plan", "compile", "operator"])
 def test_a_tuple_in_the_place_of_a_structure_is_noted(ahead):
     def f(x, p):

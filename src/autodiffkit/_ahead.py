@@ -6,6 +6,7 @@ from typing import Any, Generic, NoReturn, ParamSpec, TypeVar
 
 import equinox as eqx
 import jax
+import jax.core
 import jax.tree_util as jtu
 import numpy as np
 
@@ -88,7 +89,7 @@ class Compiled(Displayed, Generic[P, D]):
             The derivative.
 
         Raises:
-            SignatureError: If the arguments are not those that it was compiled for.
+            SignatureError: If the arguments are not those that it was compiled for, or are traced.
         """
         given: Arguments = args, kwargs
         treedef: Any  # JAX's annotations do not say what it is
@@ -99,6 +100,11 @@ class Compiled(Displayed, Generic[P, D]):
         if treedef != self._treedef or not all(map(_fits, leaves, self._wanted)):
             raise self._other(given)
         moving = self._moving(leaves)
+        if any(isinstance(x, jax.core.Tracer) for x in moving):
+            raise SignatureError(
+                f"{self._call}: what is compiled cannot be traced once more, by jax.jit, jax.vmap, "
+                "jax.grad or another transformation. Call the transform itself there."
+            )
         if _is_wide() == self._wide:
             return self._compiled(moving)
         with jax.enable_x64(self._wide):  # a float is as wide as when this was compiled

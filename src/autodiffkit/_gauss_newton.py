@@ -18,7 +18,7 @@ from autodiffkit._errors import (
     SignatureError,
 )
 from autodiffkit._flat_call import FlatCall, Options
-from autodiffkit._function import name_of
+from autodiffkit._function import as_function, name_of
 from autodiffkit._inputs import Inputs
 from autodiffkit._leaves import block_spec, describe_leaf
 from autodiffkit._linear_map import LinearMap
@@ -135,6 +135,15 @@ class GaussNewtonTransform(Transform[P, R]):
         self, model: Callable[P, Any], loss: Callable[[Any], Any], options: Options
     ) -> None:
         super().__init__(model, options)
+        function = as_function(loss)
+        try:
+            function.signature.bind(None)
+        except TypeError as error:
+            raise SignatureError(
+                f"{self._verb}({name_of(model)}, {function.name}): {error}. The loss is called "
+                "with the model's output alone. Let it close over the rest, as in "
+                f"lambda output: {function.name}(output, y)."
+            ) from None
         self._loss = _OuterHessian(loss, Options(scalar="loss", typecheck=options.typecheck))
 
     @property

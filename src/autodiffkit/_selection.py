@@ -1,5 +1,6 @@
 """`wrt`: which leaves of the arguments are differentiated."""
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -221,11 +222,21 @@ def _ask(call: str, predicate: Predicate, path: Path, leaf: Any) -> bool:
         ) from error
 
 
+def _of_class(held: str | None) -> str:
+    """What to do with an object that is no pytree, as far as its name says that it is one."""
+    if held is None or re.fullmatch(r"an? [A-Z]\w*", held) is None:
+        return ""
+    return (
+        " If it is a class of yours, make it a pytree, such as an equinox.Module, whose fields are "
+        "its parts."
+    )
+
+
 def _none_able(call: str, pattern: str, matched: Sequence[LeafSpec]) -> NotDifferentiableError:
     if len(matched) == 1 and show(matched[0].path) == pattern:
         return NotDifferentiableError(
             f"{call}: wrt={pattern!r} cannot be differentiated: it is {matched[0].held}. Pass a "
-            "floating-point array or number, or leave it out of wrt."
+            f"floating-point array or number, or leave it out of wrt.{_of_class(matched[0].held)}"
         )
     rows = [(show(leaf.path), str(leaf.held)) for leaf in matched]
     return NotDifferentiableError(
@@ -251,7 +262,7 @@ def _no_match(
             what = leaf.held if leaf.held is not None else str(leaf)
             return SelectionError(
                 f"{call}: wrt={pattern!r} matches nothing, because {show(leaf.path)!r} has no "
-                f"parts: it is {what}. Leave out what follows its name."
+                f"parts: it is {what}. Leave out what follows its name.{_of_class(what)}"
             )
     names = [*arguments, *all_parts(leaf.path for leaf in leaves)]
     remedy = nearest(pattern, names, "The call passed no arguments.")
