@@ -1605,6 +1605,19 @@ SHAPED = [
 ]
 
 
+def test_a_predicate_takes_a_path_and_a_leaf():
+    def is_weight(path):
+        return path.endswith("w")
+
+    with pytest.raises(adk.SelectionError) as caught:
+        adk.grad(product, wrt=is_weight)
+    assert str(caught.value) == (
+        "grad(product): wrt=is_weight is called with a path and a leaf, and does not take them. "
+        "Give an argument name, a path, a glob, a tuple of these, or a predicate (path, leaf) -> "
+        "bool."
+    )
+
+
 class Spring:
     """A class that is no pytree."""
 
