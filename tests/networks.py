@@ -69,7 +69,7 @@ SMALL: dict[str, Callable[[], tuple[Callable[..., Any], list[Any]]]] = {
     "shortcut": lambda: (shortcut, [X, Q]),
     "skips": lambda: (skips, [X, Y]),
     "waves": lambda: (waves, [WAVES]),
-    **{f"composed {i}": functools.partial(composed, i) for i in (3, 6, 7, 9, 10, 13, 16, 18, 29)},
+    **{f"composed {i}": functools.partial(composed, i) for i in (1, 2, 6, 9, 10, 13, 19, 27, 37)},
 }
 
 

@@ -60,6 +60,7 @@ def follow(network, starts, stops=()):
 
 def all_cuts(network):
     """Every set of variables that all paths cross."""
+    assert len(network.variables) <= 18, "too many sets to try them all"
     sources, targets = network.ends
     for cut in subsets(range(len(network.variables))):
         uncrossed, reached = follow(network, set(sources) - cut, cut)
