@@ -838,6 +838,10 @@ def likes(path, leaf):
     return path == "x"
 
 
+def squares(output):
+    return jnp.sum(output**2)
+
+
 CALLS = {
     "adk.grad(energy)": adk.grad(energy, wrt=None, progress=False),
     "adk.grad(energy, wrt='x')": adk.grad(energy, wrt="x"),
@@ -865,9 +869,9 @@ CALLS = {
         adk.check_derivatives(energy, order=1, full=True, directions=2, wrt="x")
     ),
     "adk.find_nonfinite(energy)": adk.find_nonfinite(energy),
-    "adk.gauss_newton(energy, likes)": adk.gauss_newton(energy, likes),
+    "adk.gauss_newton(energy, squares)": adk.gauss_newton(energy, squares),
     "adk.fisher(energy, 'gaussian', wrt='x')": adk.fisher(energy, "gaussian", wrt="x"),
-    "adk.fisher(energy, likes)": adk.fisher(energy, likes),
+    "adk.fisher(energy, squares)": adk.fisher(energy, squares),
 }
 
 
