@@ -29,7 +29,7 @@ from autodiffkit._leaves import (
     leaf_spec,
 )
 from autodiffkit._limits import NO_LIMITS, Limits
-from autodiffkit._paths import Path, all_parts, children_of, component, legible, names_part, show
+from autodiffkit._paths import Path, all_parts, component, legible, names_part, show
 from autodiffkit._signature import BoundCall
 from autodiffkit._structured_map import StructuredMap
 from autodiffkit._trees import Tree, Values
@@ -57,7 +57,6 @@ class FlatCall:
     """The bound call as a flat function; after it has run, the structure of its output."""
 
     outputs: Tree
-    is_resorted: bool  # whether JAX has the keys of an output's dict in another order
 
     def __init__(self, call: str, name: str, bound: BoundCall, options: Options) -> None:
         self.call = call
@@ -93,10 +92,8 @@ class FlatCall:
                 )
             out, aux = out
         self.outputs, leaves = _flatten_output(self.call, out, self._options.of)
-        chosen = set(self.outputs.selected)
-        written = [i for i in _as_written(out) if i in chosen]
-        self.is_resorted = written != sorted(written)
         self._annotate(out)
+        self._see(out)
         self._check_outputs()
         aux_leaves, aux_treedef = jtu.tree_flatten(aux)
         self._treedefs = (self.outputs.treedef, aux_treedef)
@@ -117,6 +114,9 @@ class FlatCall:
             defaults=bound.defaults,
             has_aux=has_aux,
         )
+
+    def _see(self, out: Any) -> None:
+        """What else there is to learn of the output as the function returned it."""
 
     def _annotate(self, out: Any) -> None:
         """Gives the leaves of the output the annotations that there are."""
@@ -299,19 +299,6 @@ def _named_leaves(out: Any) -> tuple[list[Path], list[Any], Any]:
         paths += [tuple(map(component, keys)) + rest for rest in inside]
     leaves, treedef = jtu.tree_flatten(out)
     return paths, leaves, treedef
-
-
-def _as_written(node: Any, start: int = 0) -> list[int]:
-    """The numbers of a pytree's leaves, in the order that its dicts have: JAX sorts their keys."""
-    children = children_of(node)
-    if not children:
-        return [start + i for i in range(len(jtu.tree_leaves(node)))]
-    found: dict[str, list[int]] = {}
-    for name, child in children:
-        found[name] = _as_written(child, start)
-        start += len(found[name])
-    names = map(str, node) if isinstance(node, dict) else list(found)
-    return [i for name in names for i in found[name]]
 
 
 def _select_outputs(call: str, of: Any, specs: list[LeafSpec]) -> list[LeafSpec]:

@@ -7,6 +7,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import equinox as eqx
 import jax.numpy as jnp
+import jax.tree_util as jtu
 import numpy as np
 from jaxtyping import Array
 
@@ -43,7 +44,7 @@ from autodiffkit._operator_results import (
 )
 from autodiffkit._options import noting_shapes
 from autodiffkit._pairs import is_scalar
-from autodiffkit._paths import show
+from autodiffkit._paths import children_of, show
 from autodiffkit._program import Linear
 from autodiffkit._staging import Staged
 from autodiffkit._taylor import by_taylor
@@ -89,7 +90,34 @@ def _diagonals(
     return [Diagonal(flat.call, linear, ends.only([i], [j])) for j, i in enumerate(rows)]
 
 
-def _pairs(flat: FlatCall) -> list[int] | None:
+class _Field(FlatCall):
+    """A call whose outputs belong to its inputs."""
+
+    is_resorted: bool  # whether JAX has the keys of an output's dict in another order
+
+    def __init__(self, flat: FlatCall) -> None:
+        super().__init__(flat.call, flat.name, flat._bound, flat._options)
+
+    def _see(self, out: Any) -> None:
+        chosen = set(self.outputs.selected)
+        written = [i for i in _as_written(out) if i in chosen]
+        self.is_resorted = written != sorted(written)
+
+
+def _as_written(node: Any, start: int = 0) -> list[int]:
+    """The numbers of a pytree's leaves, in the order that its dicts have: JAX sorts their keys."""
+    children = children_of(node)
+    if not children:
+        return [start + i for i in range(len(jtu.tree_leaves(node)))]
+    found: dict[str, list[int]] = {}
+    for name, child in children:
+        found[name] = _as_written(child, start)
+        start += len(found[name])
+    names = map(str, node) if isinstance(node, dict) else list(found)
+    return [i for name in names for i in found[name]]
+
+
+def _pairs(flat: _Field) -> list[int] | None:
     """Which output belongs to each input: that of the same name, or else in the same place.
 
     Returns:
@@ -213,17 +241,18 @@ class DivergenceTransform(_Operator[P, R]):
     _verb = "divergence"
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Divergence[R]:
-        flat = self._flat(args, kwargs)
+        flat = _Field(self._flat(args, kwargs))
         found, linear = linear_map(flat)
         trace = _trace(self._diagonals(flat, linear))
         return Divergence(found.value, found.aux, flat.name, trace)
 
     def _plan(self, flat: FlatCall, selected: Any) -> Any:
-        _, linear = linear_map(flat, selected)
-        return plan_of(flat.call, [x.way for x in self._diagonals(flat, linear)])
+        field = _Field(flat)
+        _, linear = linear_map(field, selected)
+        return plan_of(flat.call, [x.way for x in self._diagonals(field, linear)])
 
     @staticmethod
-    def _diagonals(flat: FlatCall, linear: Linear) -> list[Diagonal]:
+    def _diagonals(flat: _Field, linear: Linear) -> list[Diagonal]:
         _refuse_complex(flat)
         sources, targets = flat.inputs.specs, flat.outputs.specs
         pairs = _pairs(flat)
@@ -242,9 +271,8 @@ class CurlTransform(_Operator[P, R]):
     _verb = "curl"
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Curl[R]:
-        flat = self._flat(args, kwargs)
+        flat = _Field(self._flat(args, kwargs))
         found = first_derivative(flat)
-        self._check(flat)
         order = self._rows(flat)
         matrix = found.first.matrix()[order]
         rotated = [matrix[2, 1] - matrix[1, 2], matrix[0, 2] - matrix[2, 0]]
@@ -256,26 +284,23 @@ class CurlTransform(_Operator[P, R]):
         return Curl(found.value, found.aux, flat.name, found.outputs.unflatten(leaves))
 
     @staticmethod
-    def _rows(flat: FlatCall) -> np.ndarray:
-        """The entries of the output in the order of the coordinates."""
-        parts = slices(flat.outputs.specs)
-        entries = [np.arange(part.start, part.stop) for part in parts]
-        pairs = _pairs(flat) or range(len(parts))
-        return np.concatenate([entries[k] for k in pairs])
-
-    @staticmethod
-    def _check(flat: FlatCall) -> None:
+    def _rows(flat: _Field) -> np.ndarray:
+        """The entries of the output in the order of the coordinates, of which there are three."""
         _refuse_complex(flat)
         if flat.inputs.tree.size != 3 or flat.outputs.size != 3:
             raise NotDifferentiableError(
                 f"{flat.call}: the curl is that of three outputs by three coordinates. Select "
                 "them with wrt= and of=." + _both(flat)
             )
-        _pairs(flat)
+        parts = slices(flat.outputs.specs)
+        entries = [np.arange(part.start, part.stop) for part in parts]
+        pairs = _pairs(flat) or range(len(parts))
+        return np.concatenate([entries[k] for k in pairs])
 
     def _plan(self, flat: FlatCall, selected: Any) -> Any:
-        plan = plan_first(flat, selected)
-        self._check(flat)
+        field = _Field(flat)
+        plan = plan_first(field, selected)
+        self._rows(field)
         return plan
 
 

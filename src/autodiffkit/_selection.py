@@ -1,6 +1,5 @@
 """`wrt`: which leaves of the arguments are differentiated."""
 
-import inspect
 import re
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -16,7 +15,7 @@ from autodiffkit._errors import (
     nearest,
     some_of,
 )
-from autodiffkit._function import name_of
+from autodiffkit._function import as_function, name_of
 from autodiffkit._leaves import LeafSpec
 from autodiffkit._paths import Path, all_parts, is_glob, names_part, show, spellings
 
@@ -56,11 +55,13 @@ def check_selection(call: str, option: str, selection: Any) -> Any:
         if all(isinstance(pattern, str) for pattern in patterns):
             return patterns
     elif predicates and callable(selection):
-        if not _takes_two(selection):
+        try:
+            as_function(selection).signature.bind(None, None)
+        except TypeError:
             raise SelectionError(
                 f"{call}: wrt={name_of(selection)} is called with a path and a leaf, and does not "
                 f"take them. Give {kinds}."
-            )
+            ) from None
         return selection
     hint = ""
     if isinstance(selection, (int, tuple, list)):
@@ -227,17 +228,6 @@ def _ask(call: str, predicate: Predicate, path: Path, leaf: Any) -> bool:
             f"{call}: the predicate wrt looked at the value of {show(path)!r}, which is not "
             "known while JAX traces. Decide by the path, the shape and the dtype."
         ) from error
-
-
-def _takes_two(predicate: Callable[..., Any]) -> bool:
-    """Whether a callable may be called with two arguments, as far as one knows."""
-    try:
-        inspect.signature(predicate).bind(None, None)
-    except TypeError:
-        return False
-    except ValueError:  # a builtin that does not tell
-        return True
-    return True
 
 
 def _of_class(held: str | None) -> str:

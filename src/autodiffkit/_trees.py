@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import jax.tree_util as jtu
 from jaxtyping import Array
 
-from autodiffkit._errors import StructureError, nearest
+from autodiffkit._errors import StructureError, nearest, some_of
 from autodiffkit._jax_compat import dataclass_fields, make_treedef
 from autodiffkit._leaves import LeafSpec, block_spec, describe_leaf, fitted, is_inexact, is_numeric
 from autodiffkit._paths import Path, children_of, component, find, show, spellings
@@ -205,12 +205,11 @@ class Tree:
                 names = [show(spec.path) for spec in self.specs if spec.path]
                 inside = [x.path for x in self.specs if x.path[: len(path)] == path]
                 if inside:
-                    first = ", ".join(repr(show(x)) for x in inside[:3])
-                    more = f" and {len(inside) - 3} more" if len(inside) > 3 else ""
+                    holds = some_of([repr(show(x)) for x in inside])
                     raise StructureError(
                         f"{call}: {name} is {describe_leaf(value)}, and should be a structure "
-                        f"that holds {first}{more}. Pass one; unravel(...) of the result makes it "
-                        "of a flat array of all entries."
+                        f"that holds {holds}. Pass one; unravel(...) of the result makes it of a "
+                        "flat array of all entries."
                     )
                 known = nearest(show(path), names, "It is a single array.")
                 raise StructureError(
