@@ -13,7 +13,7 @@ from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
 import autodiffkit as adk
-from autodiffkit._effects import silenced
+from autodiffkit._silencing import silenced
 
 X = jnp.arange(1.0, 4.0) / 4
 SEEN = []
@@ -287,7 +287,7 @@ def said_with_rule(x):
     return said(x)
 
 
-said_with_rule.defjvp(lambda x, t: (jnp.sin(*x), jnp.cos(*x) * t[0]))
+said_with_rule.defjvp(lambda x, t: (said_with_rule(*x), jnp.cos(*x) * t[0]))
 
 
 def counted(x):
@@ -322,7 +322,64 @@ def test_whatever_a_turn_calls_says_it_in_each_turn(f):
         assert events(jax.jit(transform(f)), X) == expected
 
 
-@pytest.mark.parametrize("effect", [lambda x: None, debug, io])
+def ruled(says):
+    """A function whose rule says something else."""
+
+    @jax.custom_jvp
+    def square(x):
+        debug(-x)
+        return x**2
+
+    @square.defjvp
+    def rule(primals, tangents):
+        says(primals[0], tangents[0])
+        return primals[0] ** 2, 2 * primals[0] * tangents[0]
+
+    return square
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, turned, lambda f: jax.jit(turned(f))])
+def test_what_a_rule_says_takes_the_place_of_what_its_function_says(wrap):
+    f = wrap(ruled(lambda x, t: debug(jax.nn.softmax(x))))
+    expected = events(wrap(lambda x: (debug(jax.nn.softmax(x)), x**2)[1]), X)
+    for transform in (adk.jacobian, adk.hessian, adk.linearize):
+        g = (lambda x: jnp.sum(f(x))) if transform is adk.hessian else f
+        assert events(transform(g), X) == expected
+        assert events(jax.jit(transform(g)), X) == expected
+    np.testing.assert_allclose(adk.jacobian(f)(X).x, jax.jacfwd(wrap(lambda x: x**2))(X), rtol=1e-6)
+
+
+def test_what_a_rule_in_a_scan_says_of_a_tangent_is_said_by_the_sweeps():
+    f = turned(ruled(lambda x, t: debug(t)))
+    L = adk.linearize(f)
+    assert events(L, X) == []
+    assert events(L(X).mv, X) == events(jax.linearize(f, X)[1], X)
+    assert len(SEEN) == 3
+
+
+def test_a_callback_on_what_an_inner_program_computes_is_not_repeated():
+    def body(x):
+        y = jax.nn.softmax(x)
+        z = jax.jit(lambda y: lax.cond(y[0] > 0, jnp.sin, jnp.cos, y))(y)
+        debug(z)
+        return jnp.sin(z)
+
+    f = turned(body)
+    for transform in (adk.jacobian, adk.hessian, adk.linearize):
+        assert events(transform(f), X) == events(f, X)
+        assert events(jax.jit(transform(f)), X) == events(f, X)
+
+
+def silent(x):
+    pass
+
+
+# What JAX makes as many calls of in a scan as the function does, and what it does not.
+KEPT = [silent, debug, debug_in_order]
+LOST = [said, counted, io]
+
+
+@pytest.mark.parametrize("effect", KEPT + LOST)
 def test_a_turn_that_writes_to_a_reference_runs_once(effect):
     count = jax.new_ref(jnp.float32(0))
 
@@ -334,19 +391,42 @@ def test_a_turn_that_writes_to_a_reference_runs_once(effect):
 
         return jnp.sum(lax.scan(turn, x, length=3)[0])
 
-    want, slope = jax.value_and_grad(f)(X)
+    if effect in KEPT:
+        want, slope = jax.value_and_grad(f)(X)
     for transform in (adk.grad, adk.hessian):
-        for call in (transform(f), jax.jit(transform(f))):
+        for call in (transform(f), transform(jax.jit(f)), jax.jit(transform(f))):
             count[...] = 0.0
-            if effect is io:
-                with pytest.raises(adk.ModeError, match=r"writes to a jax\.new_ref"):
+            if effect in LOST:
+                with pytest.raises(adk.ModeError, match=r"callback in scan at tests/test_effects"):
                     call(X)
+                assert float(count[...]) == 0
                 continue
-            found = call(X)
+            expected = len(events(f, X))
+            count[...] = 0.0
+            assert len(events(call, X)) == expected
             assert float(count[...]) == 3
+            count[...] = 0.0
+            found = call(X)
             np.testing.assert_allclose(found.value, want, rtol=1e-6)
             gradient = found if transform is adk.grad else found.grad
             np.testing.assert_allclose(gradient.x, slope, rtol=1e-6)
+
+
+def test_a_loop_that_is_not_differentiated_may_be_divided_by_jax_nevertheless():
+    """It is refused then, too; compiled, it is not divided."""
+    count = jax.new_ref(jnp.float32(0))
+
+    def f(x):
+        def turn(carry, _):
+            said(carry)
+            count[...] += 1.0
+            return jnp.sin(carry), None
+
+        return jnp.sum(x) * jnp.sum(lax.scan(turn, jnp.ones(2), length=3)[0])
+
+    assert events(jax.jit(adk.grad(f)), X) == [1.0, 1.0, 1.0]
+    with pytest.raises(adk.ModeError, match=r"callback in scan at tests/test_effects"):
+        adk.grad(f)(X)
 
 
 def test_what_a_scan_is_answered_beside_it_is_no_hindrance():
@@ -378,18 +458,21 @@ def test_a_callback_in_a_scan_whose_answer_is_not_used_happens_once():
         assert events(call, X) == events(f, X)
 
 
-def test_a_callback_in_a_scan_whose_answer_is_used_happens_once():
-    f = in_scan_of_answers()
-    for call in (adk.grad(f), jax.jit(adk.grad(f))):
-        assert events(call, X) == events(f, X)
-    # Beside one that JAX loses it would happen twice.
-    g = in_scan_of_answers(io)
-    for call in (adk.grad(g), jax.jit(adk.grad(g))):
-        with pytest.raises(adk.ModeError, match="would run again"):
-            call(X)
+@pytest.mark.parametrize("effect", KEPT + LOST)
+def test_a_callback_in_a_scan_whose_answer_is_used_happens_once(effect):
+    f = in_scan_of_answers(effect)
+    for transform in (adk.grad, adk.hessian):
+        for call in (transform(f), transform(jax.jit(f)), jax.jit(transform(f))):
+            if effect in LOST:
+                with pytest.raises(adk.ModeError, match=r"callback in scan at tests/test_effects"):
+                    events(call, X)
+                jax.effects_barrier()
+                assert SEEN == []
+            else:
+                assert events(call, X) == events(f, X)
 
 
-def in_scan_of_answers(effect=lambda x: None):
+def in_scan_of_answers(effect):
     def answer(v):
         SEEN.append(float(v))
         return np.float32(2)

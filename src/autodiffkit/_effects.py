@@ -1,51 +1,26 @@
 """Callbacks: in a function that is linearised none is lost, and in its sweeps none is repeated."""
 
 import functools
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
 import jax.core
 import jax.extend.core as jex
+import jax.extend.source_info_util as source_info
+import jax.numpy as jnp
+import numpy as np
+from jax.custom_derivatives import SymbolicZero
 from jax.extend.core import primitives
 
 from autodiffkit._errors import RefusalError
 from autodiffkit._interpret import bind, interpret
-from autodiffkit._jax_compat import Operation, is_reference, scan_counts, struct_of, with_operations
-from autodiffkit._jaxprs import among, called_by, inlined
-
-# Callbacks, by the names of their primitives.
-_CALLBACKS = frozenset({"debug_callback", "debug_print", "io_callback"})
-
-
-def silenced(jaxpr: Any, arity: int) -> Any:
-    """A linear program without the callbacks that do not depend on its inputs.
-
-    What the function prints has been printed when it ran. A linear program computes some of
-    the function again, the carry of a `while_loop` or what a `checkpoint` did not store, for each
-    sweep and chunk; the callbacks in there are left out. What a rule prints of a tangent stays.
-
-    Args:
-        jaxpr: A jaxpr without constants that is linear in its last inputs.
-        arity: How many these are.
-
-    Returns:
-        The program; the same one where there is nothing to leave out.
-
-    Raises:
-        RefusalError: If the program needs what an `io_callback` returns, and would call it
-            again.
-    """
-    if not jaxpr.effects:
-        return jaxpr
-    count = len(jaxpr.invars)
-    result, _ = _silenced(jaxpr, [k >= count - arity for k in range(count)])
-    if any(_is_io(equation) for equation, _ in _callbacks(result)):
-        raise RefusalError(
-            "an io_callback that returns something would run again with each sweep; use "
-            "jax.pure_callback, or call it outside of the loop or the checkpoint"
-        )
-    return result
+from autodiffkit._jax_compat import Operation, is_reference, struct_of, with_operations
+from autodiffkit._jaxprs import among, called_by, descendants, inlined
+from autodiffkit._leaves import is_inexact
+from autodiffkit._naming import calls_custom_rules, describe
+from autodiffkit._silencing import callbacks, is_callback, silenced, without_callbacks_of
 
 
 def with_callbacks(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -55,53 +30,98 @@ def with_callbacks(function: Callable[..., Any]) -> Callable[..., Any]:
     what is linear. An `io_callback` whose results nothing needs is left out of all three, and a
     call for debugging happens once, or in two of them. Here an operation with such a `scan` in it
     runs once on values that are held constant, for what it says, and once more without its
-    callbacks, to be differentiated.
+    callbacks, to be differentiated. One that must not run twice is refused, unless JAX makes the
+    same calls of it.
     """
-    return with_operations(function, _is_lossy, _run_apart)
+    return with_operations(function, _may_call, _run)
 
 
-def _is_lossy(operation: Operation) -> bool:
-    """Whether an operation has such a `scan`, and inputs that JAX may follow."""
-    _, operands, parameters = operation
-    if not any(body.effects for body in jex.jaxprs_in_params(parameters)):
-        return False
-    if not any(isinstance(x, jax.core.Tracer) for x in operands):
-        return False
-    return any(map(_has_lossy_scan, _traced(operation).jaxpr.eqns))
+def _may_call(operation: Operation) -> bool:
+    _, _, parameters = operation
+    return any(body.effects for body in jex.jaxprs_in_params(parameters))
 
 
-def _has_lossy_scan(equation: Any) -> bool:
-    called = called_by(equation)
-    if called is not None:
-        return any(map(_has_lossy_scan, called.jaxpr.eqns))
-    inside = [found for body in _scanned([equation]) for found in _callbacks(body)]
-    if any(_is_io(callback) and not is_used for callback, is_used in inside):
-        return True
-    # What may not run twice, JAX says as well as it can.
-    return bool(inside) and not _is_answered(equation) and not _has_reference(equation)
-
-
-def _run_apart(operation: Operation) -> list[Any]:
-    """The results of an operation that says what it has to say, but is followed without that."""
+def _run(operation: Operation) -> list[Any]:
+    """The results of an operation, and its calls as often as the function makes them."""
     _, operands, parameters = operation
     closed = _traced(operation)
-    if all(called_by(equation) is not None for equation in closed.jaxpr.eqns):
+    (equation,) = closed.jaxpr.eqns
+    if not _has_callback_in_scan(equation):
+        return _bound(operation)
+    if called_by(equation) is not None:
         # One operation in there may do what another may not.
         return with_callbacks(jex.jaxpr_as_fun(parameters["jaxpr"]))(*operands)
-    if any(map(_has_reference, closed.jaxpr.eqns)):
-        raise RefusalError(
-            "JAX loses an io_callback in a scan, which cannot run once more for it because it "
-            "writes to a jax.new_ref; take one of the two out of the loop"
-        )
-    quiet = jex.ClosedJaxpr(silenced(closed.jaxpr, 0), closed.consts)
-    _run_entered(closed, map(jax.lax.stop_gradient, operands))
-    return jex.jaxpr_as_fun(quiet)(*operands)
+    followed = _followed(operands)
+    writes = any(map(is_reference, equation.invars))  # what does is divided in any case
+    if not (writes or any(followed)):
+        return _bound(operation)
+    if not (writes or _is_answered(equation)):
+        _say(closed, [jax.lax.stop_gradient(x) for x in operands], followed)
+        return _quiet(closed)(*operands)
+    if _calls(_known(closed, operands, followed)) == _calls(closed.jaxpr):
+        return _bound(operation)
+    raise RefusalError(
+        f"JAX would lose or repeat a callback in {describe(equation)}, which cannot run a second "
+        "time for it because it needs what an io_callback returns or writes to a jax.new_ref; "
+        "take the one or the other out of the loop"
+    )
+
+
+def _bound(operation: Operation) -> list[Any]:
+    primitive, operands, parameters = operation
+    results = primitive.bind(*operands, **parameters)
+    return results if primitive.multiple_results else [results]
+
+
+def _has_callback_in_scan(equation: Any) -> bool:
+    """Whether there is a callback in a `scan`."""
+    return any(True for body in _scanned([equation]) for _ in callbacks(body))
 
 
 def _traced(operation: Operation) -> Any:
     """The operation as a program of one equation."""
     primitive, operands, parameters = operation
-    return jax.make_jaxpr(functools.partial(primitive.bind, **parameters))(*operands)
+    here = source_info.current()  # a trace sees no lines outside of it
+    closed = jax.make_jaxpr(functools.partial(primitive.bind, **parameters))(*operands)
+    equations = [equation.replace(source_info=here) for equation in closed.jaxpr.eqns]
+    return jex.ClosedJaxpr(closed.jaxpr.replace(eqns=equations), closed.consts)
+
+
+def _followed(operands: Sequence[Any]) -> list[bool]:
+    """By which operands an operation is differentiated, here or in a transformation outside."""
+    found = [False] * len(operands)
+    places = [
+        k for k, x in enumerate(operands) if isinstance(x, jax.core.Tracer) and not is_reference(x)
+    ]
+    # No tracer says it publicly, but a rule is told.
+    ask = jax.custom_jvp(lambda *xs: xs)
+
+    def rule(primals: Any, tangents: Any) -> Any:
+        for k, tangent in zip(places, tangents, strict=True):
+            found[k] |= not isinstance(tangent, SymbolicZero)
+        return primals, tangents
+
+    ask.defjvp(rule, symbolic_zeros=True)
+    ask(*(operands[k] for k in places))
+    return found
+
+
+# Running twice --------------------------------------------------------------------
+
+
+def _say(closed: Any, operands: Sequence[Any], followed: Sequence[bool]) -> None:
+    """Makes the calls of a program that is differentiated by some of its inputs.
+
+    Where it calls a rule, what the rule says of the primals is said, and not what the function
+    says that has the rule.
+    """
+    tangents: list[Any] = []
+    if calls_custom_rules(closed.jaxpr):
+        moving = [x for x, flag in zip(operands, followed, strict=True) if flag]
+        closed = _pushed(closed, operands, followed)
+        closed = jex.ClosedJaxpr(without_callbacks_of(closed.jaxpr, len(moving)), closed.consts)
+        tangents = [jnp.zeros_like(x) for x in moving]
+    _run_entered(closed, [*operands, *tangents])
 
 
 def _run_entered(closed: Any, operands: Iterable[Any]) -> list[Any]:
@@ -126,6 +146,97 @@ def _run_entered(closed: Any, operands: Iterable[Any]) -> list[Any]:
     return interpret(jaxpr, [*constants, *operands], apply)
 
 
+def _quiet(closed: Any) -> Callable[..., Any]:
+    """The function of a program without its callbacks, nor those of the rules that it calls."""
+
+    @jax.custom_jvp
+    def quiet(*primals: Any) -> Any:
+        jaxpr = silenced(closed.jaxpr, 0)
+        return jex.jaxpr_as_fun(jex.ClosedJaxpr(jaxpr, closed.consts))(*primals)
+
+    def rule(primals: Any, tangents: Any) -> Any:
+        flags = [not isinstance(x, SymbolicZero) for x in tangents]
+        moving = [x for x, flag in zip(tangents, flags, strict=True) if flag]
+        pushed = _pushed(closed, primals, flags)
+        jaxpr = silenced(pushed.jaxpr, len(moving))
+        results = jex.jaxpr_as_fun(jex.ClosedJaxpr(jaxpr, pushed.consts))(*primals, *moving)
+        count = len(closed.out_avals)
+        moved = among(jaxpr.outvars, descendants(jaxpr, jaxpr.invars[len(primals) :]))
+        pushes = zip(results[count:], moved[count:], strict=True)
+        return results[:count], [_tangent(x, pushes) for x in results[:count]]
+
+    quiet.defjvp(rule, symbolic_zeros=True)
+    return quiet
+
+
+def _tangent(out: Any, pushes: Iterator[tuple[Any, bool]]) -> Any:
+    """The tangent of an output, the next one of those that are for floating-point numbers."""
+    if not is_inexact(out.dtype):
+        return np.zeros(out.shape, jax.dtypes.float0)
+    tangent, is_moved = next(pushes)
+    return tangent if is_moved else SymbolicZero(jax.typeof(out))
+
+
+def _pushed(closed: Any, operands: Sequence[Any], flags: Sequence[bool]) -> Any:
+    """The program and its derivative by the inputs that have a flag, rules and all.
+
+    Returns:
+        A program of the inputs and the tangents of those, which gives the outputs and a tangent
+        for each of them that is of floating-point numbers.
+    """
+
+    def pushed(primals: Any, tangents: Any) -> Any:
+        moving = [x for x, flag in zip(primals, flags, strict=True) if flag]
+        outs, pushes = jax.jvp(_by(closed, primals, flags), moving, tangents)
+        return outs, [t for x, t in zip(outs, pushes, strict=True) if is_inexact(x.dtype)]
+
+    moving = [x for x, flag in zip(operands, flags, strict=True) if flag]
+    return jax.make_jaxpr(pushed)(list(operands), moving)
+
+
+def _by(closed: Any, operands: Sequence[Any], flags: Sequence[bool]) -> Callable[..., list[Any]]:
+    """The program as a function of the inputs that have a flag."""
+
+    def function(*moving: Any) -> list[Any]:
+        given = iter(moving)
+        every = [next(given) if flag else x for x, flag in zip(operands, flags, strict=True)]
+        return jex.jaxpr_as_fun(closed)(*every)
+
+    return function
+
+
+# What must not run twice ---------------------------------------------------------------------
+
+
+def _is_answered(equation: Any) -> bool:
+    """Whether what an equation holds needs what a callback returns."""
+    bodies = jex.jaxprs_in_params(equation.params)
+    return any(is_used for body in bodies for _, is_used in callbacks(body))
+
+
+def _known(closed: Any, operands: Sequence[Any], flags: Sequence[bool]) -> Any:
+    """What JAX runs of a program when it linearises it by the inputs that have a flag."""
+    moving = [x for x, flag in zip(operands, flags, strict=True) if flag]
+    function = _by(closed, operands, flags)
+    return jax.make_jaxpr(lambda *xs: jax.linearize(function, *xs)[0])(*moving).jaxpr
+
+
+def _calls(jaxpr: Any, *loops: str) -> Counter[tuple[str, ...]]:
+    """How many callbacks there are in a program, by the loops that they are in."""
+    found: Counter[tuple[str, ...]] = Counter()
+    for equation in jaxpr.eqns:
+        name = equation.primitive.name
+        if is_callback(equation):
+            found[*loops, name] += 1
+        inside = (*loops, name) if equation.primitive in _LOOPS else loops
+        for body in jex.jaxprs_in_params(equation.params):
+            found.update(_calls(body, *inside))
+    return found
+
+
+_LOOPS = (primitives.scan_p, primitives.while_p)
+
+
 def _scanned(equations: Iterable[Any]) -> Iterator[Any]:
     """The bodies of the `scan`s in a program."""
     for equation in equations:
@@ -134,142 +245,3 @@ def _scanned(equations: Iterable[Any]) -> Iterator[Any]:
                 yield body
             else:
                 yield from _scanned(body.eqns)
-
-
-def _callbacks(jaxpr: Any) -> Iterator[tuple[Any, bool]]:
-    """The equations that call back, wherever they are, and whether their results are needed."""
-    silent = _silent(jaxpr.eqns, jaxpr.outvars)
-    for k, equation in enumerate(jaxpr.eqns):
-        if equation.primitive.name in _CALLBACKS:
-            yield equation, k not in silent
-        for body in jex.jaxprs_in_params(equation.params):
-            yield from _callbacks(body)
-
-
-def _is_io(equation: Any) -> bool:
-    return equation.primitive.name == "io_callback"
-
-
-def _is_answered(equation: Any) -> bool:
-    """Whether what an equation holds needs what a callback returns."""
-    bodies = jex.jaxprs_in_params(equation.params)
-    return any(is_used for body in bodies for _, is_used in _callbacks(body))
-
-
-def _has_reference(equation: Any) -> bool:
-    """Whether an equation may write to a `jax.new_ref` outside of it."""
-    return any(map(is_reference, equation.invars))
-
-
-def _silent(equations: Sequence[Any], ends: Sequence[Any], kept: Container[int] = ()) -> set[int]:
-    """Which equations are callbacks whose results nothing needs, but other such callbacks.
-
-    Args:
-        equations: Of a program.
-        ends: The outputs of the program.
-        kept: Callbacks that are none of these, by their place.
-    """
-    found: set[int] = set()
-    needed = {x for x in ends if not isinstance(x, jex.Literal)}
-    for k in reversed(range(len(equations))):
-        equation = equations[k]
-        is_needed = not needed.isdisjoint(equation.outvars)
-        if equation.primitive.name in _CALLBACKS and k not in kept and not is_needed:
-            found.add(k)
-        elif is_needed or equation.effects:
-            needed.update(x for x in equation.invars if not isinstance(x, jex.Literal))
-    return found
-
-
-def _silenced(jaxpr: Any, flags: Sequence[bool]) -> tuple[Any, list[bool]]:
-    """The program, and which of its outputs depend on the inputs that have a flag."""
-    moving = {x for x, flag in zip(jaxpr.invars, flags, strict=True) if flag}
-    equations: list[Any] = []
-    saying: set[int] = set()  # what says something of the inputs that have a flag
-    for k, equation in enumerate(jaxpr.eqns):
-        given = among(equation.invars, moving)
-        if any(given):
-            saying.add(k)
-        new, results = _equation(equation, given) if equation.effects else (equation, None)
-        equations.append(new)
-        results = [any(given)] * len(equation.outvars) if results is None else results
-        moving.update(x for x, flag in zip(equation.outvars, results, strict=True) if flag)
-    outputs = among(jaxpr.outvars, moving)
-    silent = _silent(equations, jaxpr.outvars, saying)
-    if not silent and all(a is b for a, b in zip(equations, jaxpr.eqns, strict=True)):
-        return jaxpr, outputs
-    equations = [equation for k, equation in enumerate(equations) if k not in silent]
-    left = frozenset[Any]().union(*(equation.effects for equation in equations))
-    gone = frozenset[Any]().union(*(equation.effects for equation in jaxpr.eqns)) - left
-    return jaxpr.replace(eqns=equations, effects=frozenset(jaxpr.effects) - gone), outputs
-
-
-def _equation(equation: Any, flags: list[bool]) -> tuple[Any, list[bool] | None]:
-    """An equation that holds programs; which results depend on what has a flag, if it is known."""
-    parameters = equation.params
-    if equation.primitive is primitives.scan_p:
-        first, count = scan_counts(equation)
-        body, results = _loop(parameters["jaxpr"].jaxpr, flags, slice(first, first + count))
-        return _replaced(equation, jaxpr=_closed(parameters["jaxpr"], body)), results
-    if equation.primitive is primitives.while_p:
-        tests, consts = parameters["cond_nconsts"], parameters["body_nconsts"]
-        closed = parameters["body_jaxpr"]
-        body, results = _loop(closed.jaxpr, flags[tests:], slice(consts, None))
-        test, _ = _silenced(parameters["cond_jaxpr"].jaxpr, flags[:tests] + results)
-        changed = _replaced(
-            equation,
-            body_jaxpr=_closed(closed, body),
-            cond_jaxpr=_closed(parameters["cond_jaxpr"], test),
-        )
-        return changed, results
-    if equation.primitive is primitives.cond_p:
-        found = [_silenced(branch.jaxpr, flags[1:]) for branch in parameters["branches"]]
-        branches = tuple(
-            _closed(old, new) for old, (new, _) in zip(parameters["branches"], found, strict=True)
-        )
-        ends = [any(same) or flags[0] for same in zip(*(x for _, x in found), strict=True)]
-        return _replaced(equation, branches=branches), ends
-    bodies = {k: x for k, x in parameters.items() if isinstance(x, (jex.Jaxpr, jex.ClosedJaxpr))}
-    if len(bodies) != 1:
-        return equation, None
-    ((name, held),) = bodies.items()
-    body = getattr(held, "jaxpr", held)
-    if len(body.invars) != len(flags):
-        return equation, None
-    new, results = _silenced(body, flags)
-    return _replaced(equation, **{name: new if held is body else _closed(held, new)}), results
-
-
-def _loop(body: Any, flags: Sequence[bool], carried: slice) -> tuple[Any, list[bool]]:
-    """The body of a loop, whose first outputs are the carried inputs of the next turn."""
-    flags = list(flags)
-    while True:
-        new, results = _silenced(body, flags)
-        carry = flags[carried]
-        again = [a or b for a, b in zip(carry, results, strict=False)]
-        if again == carry:
-            return new, results
-        flags[carried] = again
-
-
-def _closed(old: Any, body: Any) -> Any:
-    return old if body is old.jaxpr else jex.ClosedJaxpr(body, old.consts)
-
-
-def _replaced(equation: Any, **programs: Any) -> Any:
-    """The equation with other programs, and without the effects that these no longer have."""
-    if all(_same(equation.params[name], program) for name, program in programs.items()):
-        return equation
-    params = equation.params | programs
-    gone = _effects(equation.params) - _effects(params)
-    return equation.replace(params=params, effects=frozenset(equation.effects) - gone)
-
-
-def _same(old: Any, new: Any) -> bool:
-    if isinstance(new, tuple):
-        return all(a is b for a, b in zip(old, new, strict=True))
-    return old is new
-
-
-def _effects(params: dict[str, Any]) -> frozenset[Any]:
-    return frozenset(effect for body in jex.jaxprs_in_params(params) for effect in body.effects)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from autodiffkit._devices import local
-from autodiffkit._effects import silenced, with_callbacks
+from autodiffkit._effects import with_callbacks
 from autodiffkit._errors import AutodiffError, RefusalError
 from autodiffkit._jax_compat import is_explicit, is_reference, struct_of, typed, varying
 from autodiffkit._jaxprs import (
@@ -31,6 +31,7 @@ from autodiffkit._jaxprs import (
 )
 from autodiffkit._leaves import is_inexact
 from autodiffkit._naming import calls_custom_rules
+from autodiffkit._silencing import silenced
 from autodiffkit._unseparated import separable
 
 # What is no refusal of JAX to differentiate: ours, and what happens as the function runs.
