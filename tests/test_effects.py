@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from jax.custom_batching import custom_vmap
 from jax.experimental import io_callback
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
@@ -311,6 +312,8 @@ def counted(x):
         turned(counted),
         jax.checkpoint(turned(said)),
         jax.jit(jax.checkpoint(turned(said))),
+        jax.jit(turned(said), inline=True),
+        turned(jax.jit(said, inline=True)),
         lambda x: jnp.sum(lax.fori_loop(0, 3, lambda _, y: said(y), x)),
     ],
 )
@@ -502,9 +505,79 @@ def test_an_io_callback_whose_answer_a_loop_needs_again_is_refused():
             call(X)
 
 
-def test_a_checkpoint_with_an_io_callback_is_refused_as_by_jax():
-    with pytest.raises(adk.ModeError, match=r"Effects not supported in (partial-eval|AD) of"):
-        adk.grad(in_checkpoint(io))(X)
+@pytest.mark.parametrize("effect", [io, io_in_order])
+def test_a_checkpoint_with_an_io_callback_calls_it_once(effect):
+    f = in_checkpoint(effect)
+    with pytest.raises(NotImplementedError, match="Effects not supported"):
+        jax.grad(f)(X)
+    for transform in (adk.jacobian, adk.grad, adk.hessian):
+        assert events(transform(f), X) == events(f, X)
+        assert events(jax.jit(transform(f)), X) == events(f, X)
+    np.testing.assert_allclose(adk.grad(f)(X).x, jnp.cos(X) * X + jnp.sin(X), rtol=1e-6)
+
+
+@custom_vmap
+def unseparated(x):
+    return jnp.sin(x)
+
+
+@unseparated.def_vmap
+def _(size, batched, x):
+    return jnp.sin(x), True
+
+
+def within(body):
+    """Three calls on the way of what JAX does not linearise, among and in other operations."""
+
+    def f(x):
+        debug(x)
+        y = body(2 * x)
+        debug(y)
+        return jnp.sum(y)
+
+    return f
+
+
+@jax.custom_jvp
+def pushed(x):
+    return jnp.sin(x)
+
+
+@pushed.defjvp
+def _(primals, tangents):
+    debug(-primals[0])
+    values, slopes = jax.jvp(unseparated, primals, tangents)
+    return values, slopes
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        unseparated,
+        jax.jit(lambda x: (debug(x * x), unseparated(x))[1]),
+        jax.jit(lambda x: (debug(x * x), unseparated(x))[1], inline=True),
+        jax.checkpoint(lambda x: (debug(x * x), unseparated(x))[1]),
+        lambda x: lax.cond(x[0] > 0, lambda x: (debug(x * x), unseparated(x))[1], jnp.cos, x),
+        lambda x: lax.scan(lambda c, _: (unseparated((said(c), c)[1]), None), x, length=3)[0],
+        lambda x: lax.scan(lambda c, _: (unseparated((io(c), c)[1]), None), x, length=3)[0],
+    ],
+)
+def test_what_jax_does_not_linearise_repeats_no_calls(body):
+    f = within(body)
+    expected = events(f, X)
+    for transform in (adk.jacobian, adk.grad, adk.hessian):
+        for call in (transform(f), jax.jit(transform(f)), transform(jax.jit(f))):
+            assert events(call, X) == expected
+    slopes = [jax.jvp(f, (X,), (t,))[1] for t in jnp.eye(3, dtype=X.dtype)]
+    np.testing.assert_allclose(adk.grad(f)(X).x, slopes, rtol=1e-6)
+
+
+def test_a_rule_that_jax_does_not_linearise_runs_once():
+    f = within(pushed)
+    expected = sorted([*events(f, X), -2 * float(X[0])])
+    for call in (adk.grad(f), jax.jit(adk.grad(f)), adk.grad(jax.jit(f)), adk.hessian(f)):
+        assert events(call, X) == expected
+    np.testing.assert_allclose(adk.grad(f)(X).x, 2 * jnp.cos(2 * X), rtol=1e-6)
 
 
 def test_a_program_without_callbacks_stays_what_it_is():

@@ -281,16 +281,19 @@ def test_deleted_arrays_are_known():
     jax.jit(lambda x: (is_deleted(x), x)[1])(1.0)
 
 
+def never(*_):
+    raise AssertionError
+
+
 def test_operations_are_done_in_another_way_before_jax_differentiates_or_records_them():
     seen = []
 
     def is_meant(operation):
-        primitive, operands, _ = operation
-        seen.append(primitive.name)
-        return primitive is jax.extend.core.primitives.sin_p and bool(operands)
+        seen.append(operation.primitive.name)
+        return operation.primitive is jax.extend.core.primitives.sin_p
 
     def run(operation):
-        _, (x,), _ = operation
+        (x,) = operation.operands
         return [3 * x]
 
     @jax.custom_jvp
@@ -305,7 +308,7 @@ def test_operations_are_done_in_another_way_before_jax_differentiates_or_records
     def expected(x):
         return jnp.exp(3 * x) + square(x) + x
 
-    changed = compat.with_operations(f, is_meant, run)
+    changed = compat.with_operations(f, is_meant, run, never)
     x = 0.5
     for transform in (
         jax.grad,
@@ -331,7 +334,43 @@ def test_what_is_done_in_another_way_is_differentiated_and_divided_among_devices
     def f(x):
         return jax.shard_map(jnp.sin, mesh=mesh, in_specs=P("d"), out_specs=P("d"))(x)
 
-    never = compat.with_operations(f, lambda _: False, lambda _: [])
+    same = compat.with_operations(f, lambda _: False, never, never)
     x = jnp.ones(2)
-    for run in (never, jax.jit(never)):
+    for run in (same, jax.jit(same)):
         np.testing.assert_allclose(jax.jacrev(run)(x), jax.jacrev(f)(x))
+
+
+def test_what_jax_fails_at_is_offered_to_be_rescued():
+    @jax.custom_batching.custom_vmap
+    def same(x):
+        return x
+
+    same.def_vmap(lambda size, batched, x: (x, True))
+    halved = jax.custom_jvp(lambda x: x / 2)
+    halved.defjvp(lambda primals, tangents: jax.jvp(same, primals, tangents))
+    mesh = jax.make_mesh((1,), ("d",), axis_types=(AxisType.Auto,))
+    divided = jax.shard_map(halved, mesh=mesh, in_specs=P("d"), out_specs=P("d"))
+
+    seen = []
+
+    def rescue(operation, error):
+        seen.append(operation.primitive.name)
+        assert isinstance(error, ValueError)
+        pushed = jax.make_jaxpr(lambda *x: jax.jvp(operation.bind, x, x))(*operation.operands)
+        assert [y.shape for y in pushed.out_avals] == [(2,), (2,)]
+        return [3 * operation.operands[0]]
+
+    x = jnp.ones(2)
+    for f, names in (
+        (halved, ["custom_jvp_call"]),
+        (same, ["custom_vmap_call"]),
+        (jax.jit(halved), ["jit"]),
+        (divided, ["custom_jvp_call"]),
+    ):
+        seen.clear()
+        changed = compat.with_operations(f, lambda _: False, never, rescue)
+        np.testing.assert_array_equal(jax.jacrev(changed)(x), 3 * np.eye(2))
+        assert seen == names
+        hopeless = compat.with_operations(f, lambda _: False, never, lambda *_: None)
+        with pytest.raises(ValueError, match="Linearization failed"):
+            jax.jacrev(hopeless)(x)

@@ -12,6 +12,7 @@ from autodiffkit._again import plan_again
 from autodiffkit._block_table import BlockTable, Zeros, from_function, partial_table
 from autodiffkit._compact import Shared
 from autodiffkit._errors import (
+    NOT_REFUSALS,
     ModeError,
     NotDifferentiableError,
     RefusalError,
@@ -27,7 +28,7 @@ from autodiffkit._memory import refuse_too_large
 from autodiffkit._paths import show
 from autodiffkit._plan import Plan, joined_plans, log
 from autodiffkit._planning import Sweepable
-from autodiffkit._program import NOT_REFUSALS, FlatFunction, Linear, linearize, reason
+from autodiffkit._program import FlatFunction, Linear, linearize, reason
 from autodiffkit._refusals import line_of_user, refusal
 from autodiffkit._schedule import Schedule
 from autodiffkit._selection import rectangles, select_blocks

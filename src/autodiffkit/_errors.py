@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Iterable, Sequence
 
+import jax
 import numpy as np
 
 
@@ -76,6 +77,10 @@ class NotDifferentiatedError(AutodiffError, AttributeError, KeyError):
 
     # `KeyError` shows the repr of its argument, which would escape the line breaks.
     __str__ = Exception.__str__
+
+
+# What is no refusal of JAX to differentiate: ours, and what happens as a function runs.
+NOT_REFUSALS = (AutodiffError, FloatingPointError, jax.errors.JaxRuntimeError)
 
 
 def listed(lines: Iterable[str]) -> str:

@@ -1,11 +1,12 @@
 """The places where JAX offers no stable public name; `tests/test_jax_compat.py` pins each."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.core
 import jax.extend.core as jex
+import jax.numpy as jnp
 import jax.tree_util as jtu
 import numpy as np
 
@@ -186,13 +187,20 @@ def bind_equation(equation: Any, *operands: Any) -> list[Any]:
     return list(primitive.bind(*operands, **primitive.get_bind_params(equation.params)))
 
 
-Operation = tuple[Any, Sequence[Any], dict[str, Any]]  # a primitive, operands and parameters
+class Operation(NamedTuple):
+    """What JAX is about to do: a primitive with its operands, or the call of a rule."""
+
+    primitive: Any
+    operands: Sequence[Any]
+    parameters: dict[str, Any]
+    bind: Callable[..., list[Any]]  # does it to operands
 
 
 def with_operations(
     function: Callable[..., Any],
     is_meant: Callable[[Operation], bool],
     run: Callable[[Operation], list[Any]],
+    rescue: Callable[[Operation, Exception], list[Any] | None],
 ) -> Callable[..., Any]:
     """A function some operations of which are done in another way.
 
@@ -201,6 +209,8 @@ def with_operations(
         is_meant: Says of an operation whether it is to be done in another way, before JAX
             differentiates, records or runs it. It is not asked about what calls a custom rule.
         run: Gives the results of one that is.
+        rescue: Gives the results of one that JAX fails at, whatever it is, or `None` if it
+            fails as well.
 
     Returns:
         The function.
@@ -209,7 +219,7 @@ def with_operations(
     def changed(*args: Any) -> Any:
         with jex.take_current_trace() as trace:
             pass
-        with jex.set_current_trace(_Watch(trace, is_meant, run)):
+        with jex.set_current_trace(_Watch(trace, is_meant, run, rescue)):
             return function(*args)
 
     return changed
@@ -218,36 +228,103 @@ def with_operations(
 class _Watch(jax.core.Trace):
     """What JAX is doing with the operations of a function, seen first by somebody else."""
 
-    def __init__(self, trace: Any, is_meant: Any, run: Any) -> None:
+    def __init__(self, trace: Any, *ways: Any) -> None:
         super().__init__()
         self.parent_trace = trace  # by this name JAX knows what it is in
         self.requires_low = trace.requires_low
-        self._is_meant = is_meant
-        self._run = run
+        self._ways = ways
 
     def process_primitive(self, primitive: Any, tracers: Any, params: Any, /) -> Any:
-        operation = primitive, tracers, params
-        if not self._is_meant(operation):
-            return self.parent_trace.process_primitive(primitive, tracers, params)
-        with jex.set_current_trace(self.parent_trace):
-            results = self._run(operation)
+        def bind(*operands: Any) -> list[Any]:
+            results = primitive.bind(*operands, **params)
+            return list(results) if primitive.multiple_results else [results]
+
+        is_meant, run, _ = self._ways
+        operation = Operation(primitive, tracers, params, bind)
+        if is_meant(operation):
+            with jex.set_current_trace(self.parent_trace):
+                results = run(operation)
+        else:
+            try:
+                return self.parent_trace.process_primitive(primitive, tracers, params)
+            except Exception as error:  # any operation may refuse, each in its own way
+                results = self._rescued(operation, error)
+                if results is None:
+                    raise
         return results if primitive.multiple_results else results[0]
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.parent_trace, name)
+    def _rescued(self, operation: Operation, error: Exception) -> list[Any] | None:
+        *_, rescue = self._ways
+        with jex.set_current_trace(self.parent_trace):
+            return rescue(operation, error)
 
-    def process_shard_map(self, primitive: Any, function: Any, *args: Any, **kwargs: Any) -> Any:
-        inner = with_operations(function, self._is_meant, self._run)
-        return self.parent_trace.process_shard_map(primitive, inner, *args, **kwargs)
+    def process_custom_jvp_call(
+        self, primitive: Any, function: Any, rule: Any, tracers: Any, /, **kwargs: Any
+    ) -> Any:
+        try:
+            process = self.parent_trace.process_custom_jvp_call
+            return process(primitive, function, rule, tracers, **kwargs)
+        except Exception as error:  # as above
+            bind = _by_rule(rule, **kwargs)
+            results = self._rescued(Operation(primitive, tracers, {}, bind), error)
+            if results is None:
+                raise
+            return results
 
-    def stage_value(self, val: Any) -> Any:
-        return self.parent_trace.stage_value(val)
+    def process_shard_map(
+        self, primitive: Any, function: Any, tracers: Any, /, **kwargs: Any
+    ) -> Any:
+        def bind(*operands: Any) -> list[Any]:
+            with jex.take_current_trace() as trace:
+                return list(trace.process_shard_map(primitive, function, operands, **kwargs))
+
+        try:
+            inner = with_operations(function, *self._ways)
+            return self.parent_trace.process_shard_map(primitive, inner, tracers, **kwargs)
+        except Exception as error:  # as above
+            results = self._rescued(Operation(primitive, tracers, {}, bind), error)
+            if results is None:
+                raise
+            return results
+
+    def process_custom_vjp_call(self, *args: Any, **kwargs: Any) -> Any:
+        return self.parent_trace.process_custom_vjp_call(*args, **kwargs)
 
     def process_call(self, *args: Any, **kwargs: Any) -> Any:
         return self.parent_trace.process_call(*args, **kwargs)
 
-    def process_custom_jvp_call(self, *args: Any, **kwargs: Any) -> Any:
-        return self.parent_trace.process_custom_jvp_call(*args, **kwargs)
+    def stage_value(self, val: Any) -> Any:
+        return self.parent_trace.stage_value(val)
 
-    def process_custom_vjp_call(self, *args: Any, **kwargs: Any) -> Any:
-        return self.parent_trace.process_custom_vjp_call(*args, **kwargs)
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.parent_trace, name)
+
+
+def _by_rule(rule: Any, symbolic_zeros: bool) -> Callable[..., list[Any]]:
+    """The function that a rule of a `jax.custom_jvp` belongs to, as the rule computes it.
+
+    Args:
+        rule: What JAX has made of the rule; it takes primals and tangents, and gives results and
+            tangents of results, all in one list.
+        symbolic_zeros: Whether it takes tangents that say that they are zero.
+    """
+
+    def push(primals: Any, tangents: Any) -> tuple[list[Any], list[Any]]:
+        results = rule.call_wrapped(*primals, *tangents)
+        half = len(results) // 2
+        return results[:half], results[half:]
+
+    @jax.custom_jvp
+    def function(*primals: Any) -> list[Any]:
+        zeros = [
+            jnp.zeros_like(x) if jnp.issubdtype(x.dtype, jnp.inexact) else _no_tangent(x)
+            for x in map(jnp.asarray, primals)
+        ]
+        return push(primals, zeros)[0]
+
+    function.defjvp(push, symbolic_zeros=symbolic_zeros)
+    return function
+
+
+def _no_tangent(x: Any) -> Any:
+    return np.zeros(x.shape, jax.dtypes.float0)

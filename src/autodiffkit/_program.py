@@ -15,8 +15,6 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from autodiffkit._devices import local
-from autodiffkit._effects import with_callbacks
-from autodiffkit._errors import AutodiffError, RefusalError
 from autodiffkit._jax_compat import is_explicit, is_reference, struct_of, typed, varying
 from autodiffkit._jaxprs import (
     among,
@@ -30,12 +28,9 @@ from autodiffkit._jaxprs import (
     piece,
 )
 from autodiffkit._leaves import is_inexact
+from autodiffkit._linearizable import linearizable
 from autodiffkit._naming import calls_custom_rules
 from autodiffkit._silencing import silenced
-from autodiffkit._unseparated import separable
-
-# What is no refusal of JAX to differentiate: ours, and what happens as the function runs.
-NOT_REFUSALS = (AutodiffError, FloatingPointError, jax.errors.JaxRuntimeError)
 
 WRITTEN = (
     "what depends on the inputs is written to a jax.new_ref, or read from one that was made in "
@@ -103,22 +98,7 @@ def linearize(
     function: FlatFunction, primals: Sequence[Array]
 ) -> tuple[list[Array], list[Any], Linear]:
     """Evaluates a flat function once, for its results and its tangent map there."""
-    try:
-        return linearized(function, primals)
-    except (RefusalError, *NOT_REFUSALS):
-        raise
-    except Exception:  # any equation may refuse, each in its own way
-        again = separable(function, primals)
-        if again is None:
-            raise
-        return linearized(again, primals)
-
-
-def linearized(
-    function: FlatFunction, primals: Sequence[Array]
-) -> tuple[list[Array], list[Any], Linear]:
-    """The same of a function that JAX can linearise."""
-    outs, tangent_map, rest = jax.linearize(with_callbacks(function), *primals, has_aux=True)
+    outs, tangent_map, rest = jax.linearize(linearizable(function), *primals, has_aux=True)
 
     # By a name of its own: JAX asks for that of what it traces, and prints this map, all of it.
     def push(*tangents: Array) -> list[Array]:

@@ -11,19 +11,16 @@ from jaxtyping import Array
 
 from autodiffkit._cost import nbytes
 from autodiffkit._devices import local
-from autodiffkit._errors import RefusalError
 from autodiffkit._jax_compat import is_ordered, is_reference, struct_of
 from autodiffkit._jaxprs import inlined, is_repetitive, separated
 from autodiffkit._naming import calls_custom_rules
 from autodiffkit._program import (
-    NOT_REFUSALS,
     FlatFunction,
     Linear,
     Program,
     as_arrays,
-    linearized,
+    linearize,
 )
-from autodiffkit._unseparated import separable
 
 
 class Staged:
@@ -51,15 +48,6 @@ class Staged:
     @functools.cached_property
     def linearization(self) -> "Linearization":
         """The function with its residuals, and the linear program; nothing is evaluated."""
-        try:
-            return self._separated() or self._linearized()
-        except (RefusalError, *NOT_REFUSALS):
-            raise
-        except Exception:  # any equation may refuse, each in its own way
-            function = separable(self, self._structs)
-            if function is None:
-                raise
-        self.closed = jax.make_jaxpr(function)(*self._structs)
         return self._separated() or self._linearized()
 
     def _separated(self) -> "Linearization | None":
@@ -91,7 +79,7 @@ class Staged:
         programs: list[Program] = []
 
         def evaluate(*primals: Array) -> Any:
-            outs, rest, linear = linearized(self, primals)
+            outs, rest, linear = linearize(self, primals)
             programs.append(linear.program)
             return outs, rest, linear.residuals
 

@@ -12,64 +12,72 @@ from typing import Any
 import jax
 import jax.extend.core as jex
 
+from autodiffkit._effects import of_some, quiet, say
+from autodiffkit._jax_compat import is_reference
 from autodiffkit._jaxprs import alone, among, inlined, make_jaxpr
 from autodiffkit._leaves import is_inexact
+from autodiffkit._naming import calls_custom_rules
 
 Flat = Callable[..., list[Any]]
 
 
-def separable(function: Callable[..., Any], primals: Sequence[Any]) -> Callable[..., Any] | None:
-    """A function with the same values and derivatives, which can be linearised.
+def separable(closed: Any, flags: Sequence[bool], has_run: bool) -> Flat | None:
+    """The function of a program that JAX fails to linearise, made so that it can.
 
     Args:
-        function: A function of arrays that JAX fails to linearise.
-        primals: Where: arrays or structs.
+        closed: The program.
+        flags: By which of its inputs it is differentiated.
+        has_run: Whether JAX has made its calls when it failed.
 
     Returns:
-        The function, which is traced once and evaluates that trace; `None` where it cannot be
-        traced, where an equation cannot be pushed through either, or where there is nothing to do.
+        A function with the same values, derivatives and calls; `None` where an equation cannot be
+        pushed through either, or where there is nothing to do.
     """
-    try:
-        closed, shape = jax.make_jaxpr(function, return_shape=True)(*primals)
-    except Exception:  # a function may raise anything where it has no values
-        return None
     jaxpr, constants = inlined(closed)
-    moving = {x for x in jaxpr.invars[len(constants) :] if is_floating(x)}
+    inputs = zip(jaxpr.invars[len(constants) :], flags, strict=True)
+    moving = {x for x, flag in inputs if flag}
     parts: list[tuple[Flat, list[Any], list[Any]]] = []
     waiting: list[Any] = []
     has_changed = False
     for equation in jaxpr.eqns:
-        flags = among(equation.invars, moving)
-        if any(flags):
+        given = among(equation.invars, moving)
+        if any(given):
             moving.update(filter(is_floating, equation.outvars))
-            if obstacle(equation, flags, _linearized) is not None:
-                if obstacle(equation, flags, jax.jvp) is not None:
-                    return None
-                if waiting:
-                    parts.append(_part(waiting))
-                run, reads, writes = _part([equation])
-                parts.append((_with_rule(run), reads, writes))
-                waiting, has_changed = [], True
-                continue
-        waiting.append(equation)
+        if not any(given) or any(map(is_reference, equation.invars)):
+            waiting.append(equation)
+            continue
+        if obstacle(equation, given, _linearized) is None:
+            waiting.append(equation)
+            continue
+        # With tangents for all operands JAX can batch more kernels.
+        wide = list(map(is_floating, equation.invars))
+        tangents = next((x for x in (wide, given) if obstacle(equation, x) is None), None)
+        if tangents is None:
+            return None
+        if waiting:
+            part, reads, writes = _part(waiting)
+            parts.append((jex.jaxpr_as_fun(part), reads, writes))
+        part, reads, writes = _part([equation])
+        wanted = [tangents[equation.invars.index(x)] for x in reads]
+        parts.append((_with_rule(part, wanted, has_run), reads, writes))
+        waiting, has_changed = [], True
     if not has_changed:
         return None
     if waiting:
-        parts.append(_part(waiting))
-    treedef = jax.tree.structure(shape)
+        part, reads, writes = _part(waiting)
+        parts.append((jex.jaxpr_as_fun(part), reads, writes))
 
-    def evaluate(*primals: Any) -> Any:
+    def evaluate(*primals: Any) -> list[Any]:
         values = dict(zip(jaxpr.invars, [*constants, *primals], strict=True))
         for run, reads, writes in parts:
             values.update(zip(writes, run(*(values[x] for x in reads)), strict=True))
-        outs = [x.val if isinstance(x, jex.Literal) else values[x] for x in jaxpr.outvars]
-        return jax.tree.unflatten(treedef, outs)
+        return [x.val if isinstance(x, jex.Literal) else values[x] for x in jaxpr.outvars]
 
     return evaluate
 
 
-def _part(equations: Sequence[Any]) -> tuple[Flat, list[Any], list[Any]]:
-    """Equations as a function, with the variables that it reads and those that it computes."""
+def _part(equations: Sequence[Any]) -> tuple[Any, list[Any], list[Any]]:
+    """Equations as a program, with the variables that it reads and those that it computes."""
     writes = [x for equation in equations for x in equation.outvars]
     computed = set(writes)
     reads = dict.fromkeys(
@@ -80,22 +88,37 @@ def _part(equations: Sequence[Any]) -> tuple[Flat, list[Any], list[Any]]:
     )
     writes = [x for x in writes if not isinstance(x, jex.DropVar)]
     closed = jex.ClosedJaxpr(make_jaxpr(list(reads), writes, equations), ())
-    return jex.jaxpr_as_fun(closed), list(reads), writes
+    return closed, list(reads), writes
 
 
-def _with_rule(run: Flat) -> Flat:
-    """The same with a rule, in which value and derivative are computed apart."""
+def _with_rule(closed: Any, flags: Sequence[bool], has_run: bool) -> Flat:
+    """The function of a program with a rule, in which value and derivative are computed apart.
 
-    def evaluate(*primals: Any) -> list[Any]:
+    Args:
+        closed: The program.
+        flags: Which of its inputs have tangents.
+        has_run: Whether its calls have been made.
+    """
+    calls = bool(closed.effects) or calls_custom_rules(closed.jaxpr)
+    run = quiet(closed) if calls else jex.jaxpr_as_fun(closed)
+
+    @jax.custom_jvp
+    def separated(*primals: Any) -> list[Any]:
         return run(*primals)
 
-    separated: Any = jax.custom_jvp(evaluate)
-
     def rule(primals: Any, tangents: Any) -> tuple[list[Any], list[Any]]:
-        return separated(*primals), jax.jvp(evaluate, primals, tangents)[1]
+        moving = [x for x, flag in zip(primals, flags, strict=True) if flag]
+        moved = [x for x, flag in zip(tangents, flags, strict=True) if flag]
+        return separated(*primals), jax.jvp(of_some(run, primals, flags), moving, moved)[1]
 
     separated.defjvp(rule)
-    return separated
+
+    def evaluate(*primals: Any) -> list[Any]:
+        if calls and not has_run:
+            say(closed, primals)
+        return separated(*primals)
+
+    return evaluate
 
 
 def is_floating(variable: Any) -> bool:
