@@ -341,15 +341,43 @@ def ruled(says):
     return square
 
 
+def ruled_backwards(says):
+    """A function that only has a rule for reverse mode, in a branch."""
+
+    @jax.custom_vjp
+    def square(x):
+        debug(-x)
+        return x**2
+
+    def forward(x):
+        says(x, None)
+        return x**2, x
+
+    square.defvjp(forward, lambda x, g: (2 * x * g,))
+    return lambda x: lax.cond(x[0] > 0, jax.jit(square), jnp.sin, x)
+
+
+@pytest.mark.parametrize("make", [ruled, ruled_backwards])
 @pytest.mark.parametrize("wrap", [lambda f: f, turned, lambda f: jax.jit(turned(f))])
-def test_what_a_rule_says_takes_the_place_of_what_its_function_says(wrap):
-    f = wrap(ruled(lambda x, t: debug(jax.nn.softmax(x))))
+def test_what_a_rule_says_takes_the_place_of_what_its_function_says(wrap, make):
+    f = wrap(make(lambda x, t: debug(jax.nn.softmax(x))))
     expected = events(wrap(lambda x: (debug(jax.nn.softmax(x)), x**2)[1]), X)
     for transform in (adk.jacobian, adk.hessian, adk.linearize):
         g = (lambda x: jnp.sum(f(x))) if transform is adk.hessian else f
         assert events(transform(g), X) == expected
         assert events(jax.jit(transform(g)), X) == expected
     np.testing.assert_allclose(adk.jacobian(f)(X).x, jax.jacfwd(wrap(lambda x: x**2))(X), rtol=1e-6)
+
+
+@pytest.mark.parametrize("make", [ruled, ruled_backwards])
+def test_rules_that_say_nothing_beside_a_callback_in_a_scan(make):
+    square = make(lambda x, t: None)
+    f = turned(lambda x: square(said(x)))
+    want = jax.jacrev(turned(lambda x: jnp.sin(x) ** 2))(X)
+    for transform in (adk.jacobian, adk.grad, adk.hessian):
+        assert events(transform(f), X) == [1.0, 1.0, 1.0]
+        assert events(jax.jit(transform(f)), X) == [1.0, 1.0, 1.0]
+    np.testing.assert_allclose(adk.grad(f)(X).x, want, rtol=1e-6)
 
 
 def test_what_a_rule_in_a_scan_says_of_a_tangent_is_said_by_the_sweeps():

@@ -13,10 +13,10 @@ from jax.custom_derivatives import SymbolicZero
 from jax.extend.core import primitives
 
 from autodiffkit._interpret import bind, interpret
-from autodiffkit._jax_compat import is_reference, struct_of
+from autodiffkit._jax_compat import is_reference, struct_of, typed
 from autodiffkit._jaxprs import among, descendants, inlined
 from autodiffkit._leaves import is_inexact
-from autodiffkit._naming import calls_custom_rules
+from autodiffkit._naming import calls_custom_rule, calls_custom_rules
 from autodiffkit._silencing import callbacks, is_callback, silenced, without_callbacks_of
 
 
@@ -74,25 +74,35 @@ def say(closed: Any, operands: Sequence[Any]) -> None:
 
 
 def _run_entered(closed: Any, operands: Iterable[Any]) -> list[Any]:
-    """Evaluates a program, entering what JAX drops with its callbacks if nothing needs it."""
+    """Evaluates a program, entering what JAX drops with its callbacks if nothing needs it.
+
+    Tangents in it are zero, and stay so where a rule is only meant to be transposed.
+    """
 
     def entered(value: Any) -> Any:
         if isinstance(value, tuple):
             return tuple(map(entered, value))
         if not isinstance(value, jex.ClosedJaxpr):
             return value
-        structs = [struct_of(x.aval) for x in value.jaxpr.invars]
+        structs = [_struct(x) for x in value.jaxpr.invars]
         return jax.make_jaxpr(lambda *xs: _run_entered(value, xs))(*structs)
 
     def apply(equation: Any, values: list[Any]) -> list[Any]:
         bodies = {
             k: x for k, x in equation.params.items() if isinstance(x, jex.ClosedJaxpr | tuple)
         }
-        changes = {k: entered(x) for k, x in bodies.items()} if equation.effects else {}
+        if equation.primitive is primitives.custom_lin_p:
+            return [typed(jnp.zeros(x.shape, x.dtype), x) for x in map(_struct, equation.outvars)]
+        is_entered = equation.effects or calls_custom_rule(equation)
+        changes = {k: entered(x) for k, x in bodies.items()} if is_entered else {}
         return bind(equation, values, **changes)
 
     jaxpr, constants = inlined(closed)
     return interpret(jaxpr, [*constants, *operands], apply)
+
+
+def _struct(variable: Any) -> Any:
+    return struct_of(variable.aval)
 
 
 def quiet(closed: Any) -> Callable[..., Any]:
