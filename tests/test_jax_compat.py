@@ -285,6 +285,10 @@ def never(*_):
     raise AssertionError
 
 
+def leave(*_):
+    return None
+
+
 def test_operations_are_done_in_another_way_before_jax_differentiates_or_records_them():
     seen = []
 
@@ -308,7 +312,7 @@ def test_operations_are_done_in_another_way_before_jax_differentiates_or_records
     def expected(x):
         return jnp.exp(3 * x) + square(x) + x
 
-    changed = compat.with_operations(f, is_meant, run, never)
+    changed = compat.with_operations(f, is_meant, run, never, leave)
     x = 0.5
     for transform in (
         jax.grad,
@@ -334,7 +338,7 @@ def test_what_is_done_in_another_way_is_differentiated_and_divided_among_devices
     def f(x):
         return jax.shard_map(jnp.sin, mesh=mesh, in_specs=P("d"), out_specs=P("d"))(x)
 
-    same = compat.with_operations(f, lambda _: False, never, never)
+    same = compat.with_operations(f, lambda _: False, never, never, leave)
     x = jnp.ones(2)
     for run in (same, jax.jit(same)):
         np.testing.assert_allclose(jax.jacrev(run)(x), jax.jacrev(f)(x))
@@ -368,9 +372,48 @@ def test_what_jax_fails_at_is_offered_to_be_rescued():
         (divided, ["custom_jvp_call"]),
     ):
         seen.clear()
-        changed = compat.with_operations(f, lambda _: False, never, rescue)
+        changed = compat.with_operations(f, lambda _: False, never, rescue, leave)
         np.testing.assert_array_equal(jax.jacrev(changed)(x), 3 * np.eye(2))
         assert seen == names
-        hopeless = compat.with_operations(f, lambda _: False, never, lambda *_: None)
+        hopeless = compat.with_operations(f, lambda _: False, never, leave, leave)
         with pytest.raises(ValueError, match="Linearization failed"):
             jax.jacrev(hopeless)(x)
+
+
+def test_operations_of_a_rule_are_seen_with_what_is_known_of_them():
+    seen = []
+
+    @jax.custom_jvp
+    def f(x):
+        return x
+
+    @f.defjvp
+    def rule(primals, tangents):
+        (x,), (t,) = primals, tangents
+        return jax.lax.exp(x), jax.lax.mul(t, jax.lax.exp(2 * x))
+
+    def run(operation):
+        division = compat.divided(operation.operands)
+        seen.append((operation.primitive.name, division and division.is_unknown))
+        if division is None or any(division.is_unknown):
+            return operation.bind(*operation.operands)
+        with jax.extend.core.set_current_trace(division.outside):
+            return operation.bind(*division.values)
+
+    def within(origin, operands):
+        assert "rule at" in origin
+        assert "test_jax_compat.py" in origin
+        assert len(operands) == 1
+        return run
+
+    changed = compat.with_operations(f, lambda _: True, never, leave, within)
+    x = jnp.float32(0.5)
+    np.testing.assert_allclose(jax.linearize(changed, x)[1](x), np.exp(1) / 2, rtol=1e-6)
+    assert ("exp", [False]) in seen
+    assert ("mul", [True, False]) in seen
+    seen.clear()
+    np.testing.assert_allclose(jax.jvp(changed, (x,), (x,))[1], np.exp(1) / 2, rtol=1e-6)
+    assert ("exp", None) in seen
+    np.testing.assert_allclose(jax.jit(jax.grad(changed))(x), np.exp(1), rtol=1e-6)
+    with jax.checking_leaks():
+        jax.jit(jax.grad(changed))(x)

@@ -25,6 +25,27 @@ def has_callback_in_scan(equation: Any) -> bool:
     return any(True for body in _scanned([equation]) for _ in callbacks(body))
 
 
+def has_rule_in_scan(jaxpr: Any, is_scanned: bool = False) -> bool:
+    """Whether a program calls a rule that is not JAX's in a `scan`, or is the body of one."""
+    if is_scanned:
+        return calls_custom_rules(jaxpr)
+    return any(
+        has_rule_in_scan(body, equation.primitive is primitives.scan_p)
+        for equation in jaxpr.eqns
+        for body in jex.jaxprs_in_params(equation.params)
+    )
+
+
+def calls_in_scan(closed: Any, operands: Sequence[Any], flags: Sequence[bool]) -> bool:
+    """Whether a `scan` calls back in a program that is differentiated, or in a rule of its."""
+    if any(map(has_callback_in_scan, closed.jaxpr.eqns)):
+        return True
+    writes = any(is_reference(x) for equation in closed.jaxpr.eqns for x in equation.invars)
+    if writes or not any(flags) or not has_rule_in_scan(closed.jaxpr):
+        return False
+    return any(map(has_callback_in_scan, pushed(closed, operands, flags).jaxpr.eqns))
+
+
 def _scanned(equations: Iterable[Any]) -> Iterator[Any]:
     """The bodies of the `scan`s in a program."""
     for equation in equations:
@@ -63,14 +84,24 @@ def say(closed: Any, operands: Sequence[Any]) -> None:
     Where it calls a rule, what the rule says of the primals is said, and not what the function
     says that has the rule.
     """
-    flags = followed(operands)
     held = [jax.lax.stop_gradient(x) for x in operands]
-    tangents: list[Any] = []
     if calls_custom_rules(closed.jaxpr):
-        tangents = [jnp.zeros_like(x) for x, flag in zip(held, flags, strict=True) if flag]
-        closed = _pushed(closed, operands, flags)
-        closed = jex.ClosedJaxpr(without_callbacks_of(closed.jaxpr, len(tangents)), closed.consts)
-    _run_entered(closed, [*held, *tangents])
+        say_known(pushed(closed, operands, followed(operands)), held)
+    else:
+        _run_entered(closed, held)
+
+
+def say_known(closed: Any, operands: Sequence[Any] = ()) -> None:
+    """Makes the calls of a program that do not depend on tangents.
+
+    Args:
+        closed: A program whose last inputs are tangents.
+        operands: Its other inputs.
+    """
+    structs = [_struct(x) for x in closed.jaxpr.invars[len(operands) :]]
+    jaxpr = without_callbacks_of(closed.jaxpr, len(structs))
+    zeros = [typed(jnp.zeros(x.shape, x.dtype), x) for x in structs]
+    _run_entered(jex.ClosedJaxpr(jaxpr, closed.consts), [*operands, *zeros])
 
 
 def _run_entered(closed: Any, operands: Iterable[Any]) -> list[Any]:
@@ -116,9 +147,9 @@ def quiet(closed: Any) -> Callable[..., Any]:
     def rule(primals: Any, tangents: Any) -> Any:
         flags = [not isinstance(x, SymbolicZero) for x in tangents]
         moving = [x for x, flag in zip(tangents, flags, strict=True) if flag]
-        pushed = _pushed(closed, primals, flags)
-        jaxpr = silenced(pushed.jaxpr, len(moving))
-        results = jex.jaxpr_as_fun(jex.ClosedJaxpr(jaxpr, pushed.consts))(*primals, *moving)
+        written = pushed(closed, primals, flags)
+        jaxpr = silenced(written.jaxpr, len(moving))
+        results = jex.jaxpr_as_fun(jex.ClosedJaxpr(jaxpr, written.consts))(*primals, *moving)
         count = len(closed.out_avals)
         moved = among(jaxpr.outvars, descendants(jaxpr, jaxpr.invars[len(primals) :]))
         pushes = zip(results[count:], moved[count:], strict=True)
@@ -136,7 +167,7 @@ def _tangent(out: Any, pushes: Iterator[tuple[Any, bool]]) -> Any:
     return tangent if is_moved else SymbolicZero(jax.typeof(out))
 
 
-def _pushed(closed: Any, operands: Sequence[Any], flags: Sequence[bool]) -> Any:
+def pushed(closed: Any, operands: Sequence[Any], flags: Sequence[bool]) -> Any:
     """The program and its derivative by the inputs that have a flag, rules and all.
 
     Returns:
@@ -145,13 +176,13 @@ def _pushed(closed: Any, operands: Sequence[Any], flags: Sequence[bool]) -> Any:
     """
     function = jex.jaxpr_as_fun(closed)
 
-    def pushed(primals: Any, tangents: Any) -> Any:
+    def push(primals: Any, tangents: Any) -> Any:
         moving = [x for x, flag in zip(primals, flags, strict=True) if flag]
         outs, pushes = jax.jvp(of_some(function, primals, flags), moving, tangents)
         return outs, [t for x, t in zip(outs, pushes, strict=True) if is_inexact(x.dtype)]
 
     moving = [x for x, flag in zip(operands, flags, strict=True) if flag]
-    return jax.make_jaxpr(pushed)(list(operands), moving)
+    return jax.make_jaxpr(push)(list(operands), moving)
 
 
 def of_some(

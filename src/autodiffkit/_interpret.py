@@ -7,6 +7,7 @@ from typing import Any
 import jax.extend.core as jex
 import jax.numpy as jnp
 
+from autodiffkit._jax_compat import bind_equation
 from autodiffkit._jaxprs import inlined, make_jaxpr
 from autodiffkit._naming import is_of_jax
 
@@ -80,6 +81,5 @@ def body_of(equation: Any) -> tuple[Any, list[Any]] | None:
 
 
 def bind(equation: Any, operands: Sequence[Any], **changes: Any) -> list[Any]:
-    """Evaluates an equation that is not entered."""
-    results = equation.primitive.bind(*operands, **{**equation.params, **changes})
-    return list(results) if equation.primitive.multiple_results else [results]
+    """Evaluates an equation that is not entered, with some of its parameters changed."""
+    return bind_equation(equation, *operands, **changes)

@@ -177,14 +177,15 @@ def is_unspecified(sharding: Any) -> bool:
     return type(sharding).__name__ == "UnspecifiedValue"
 
 
-def bind_equation(equation: Any, *operands: Any) -> list[Any]:
-    """Runs an equation that calls a custom rule, as the user's call would.
+def bind_equation(equation: Any, *operands: Any, **changes: Any) -> list[Any]:
+    """Runs an equation as the user's call would, also if it calls a rule or a `jax.shard_map`.
 
     Public ways to run a program give all that happens in an equation the line of source that the
     equation has, what a rule does included.
     """
     primitive = equation.primitive
-    return list(primitive.bind(*operands, **primitive.get_bind_params(equation.params)))
+    results = primitive.bind(*operands, **primitive.get_bind_params({**equation.params, **changes}))
+    return list(results) if primitive.multiple_results else [results]
 
 
 class Operation(NamedTuple):
@@ -201,6 +202,7 @@ def with_operations(
     is_meant: Callable[[Operation], bool],
     run: Callable[[Operation], list[Any]],
     rescue: Callable[[Operation, Exception], list[Any] | None],
+    within: Callable[[str, Sequence[Any]], Callable[[Operation], list[Any]] | None],
 ) -> Callable[..., Any]:
     """A function some operations of which are done in another way.
 
@@ -211,6 +213,9 @@ def with_operations(
         run: Gives the results of one that is.
         rescue: Gives the results of one that JAX fails at, whatever it is, or `None` if it
             fails as well.
+        within: Gives what to do instead of `run` with the operations of the rule of a
+            `jax.custom_jvp`, or `None` to leave them to JAX. It takes the function and the line
+            that the rule comes from, and the operands of the call.
 
     Returns:
         The function.
@@ -219,7 +224,7 @@ def with_operations(
     def changed(*args: Any) -> Any:
         with jex.take_current_trace() as trace:
             pass
-        with jex.set_current_trace(_Watch(trace, is_meant, run, rescue)):
+        with jex.set_current_trace(_Watch(trace, is_meant, run, rescue, within)):
             return function(*args)
 
     return changed
@@ -239,7 +244,7 @@ class _Watch(jax.core.Trace):
             results = primitive.bind(*operands, **params)
             return list(results) if primitive.multiple_results else [results]
 
-        is_meant, run, _ = self._ways
+        is_meant, run, _, _ = self._ways
         operation = Operation(primitive, tracers, params, bind)
         if is_meant(operation):
             with jex.set_current_trace(self.parent_trace):
@@ -254,16 +259,20 @@ class _Watch(jax.core.Trace):
         return results if primitive.multiple_results else results[0]
 
     def _rescued(self, operation: Operation, error: Exception) -> list[Any] | None:
-        *_, rescue = self._ways
+        _, _, rescue, _ = self._ways
         with jex.set_current_trace(self.parent_trace):
             return rescue(operation, error)
 
     def process_custom_jvp_call(
         self, primitive: Any, function: Any, rule: Any, tracers: Any, /, **kwargs: Any
     ) -> Any:
+        is_meant, _, _, within = self._ways
+        with jex.set_current_trace(self.parent_trace):
+            run = within(str(rule.debug_info.func_src_info), tracers)
+        watched = rule if run is None else _WatchedRule(rule, is_meant, run)
         try:
             process = self.parent_trace.process_custom_jvp_call
-            return process(primitive, function, rule, tracers, **kwargs)
+            return process(primitive, function, watched, tracers, **kwargs)
         except Exception as error:  # as above
             bind = _by_rule(rule, **kwargs)
             results = self._rescued(Operation(primitive, tracers, {}, bind), error)
@@ -298,6 +307,48 @@ class _Watch(jax.core.Trace):
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.parent_trace, name)
+
+
+class _WatchedRule:
+    """What JAX has made of a rule, with the operations that it does seen first, too."""
+
+    def __init__(self, rule: Any, is_meant: Any, run: Any) -> None:
+        self._rule = rule
+        self._is_meant, self._run = is_meant, run
+
+    def call_wrapped(self, *args: Any) -> Any:
+        call = self._rule.call_wrapped
+        return with_operations(call, self._is_meant, self._run, _never, _never)(*args)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._rule, name)
+
+
+def _never(*_: Any) -> None:
+    return None
+
+
+class Division(NamedTuple):
+    """Operands in a rule that JAX divides into what is known and what depends on tangents."""
+
+    outside: Any  # where what is known is computed
+    values: list[Any]  # the operands, as they are there if they are known
+    is_unknown: list[bool]
+
+
+def divided(operands: Sequence[Any]) -> Division | None:
+    """The operands of an operation in a rule, `None` if JAX is not about to divide it."""
+    with jex.take_current_trace() as trace:
+        pass
+    if type(trace).__name__ != "JaxprTrace":
+        return None
+    internal: Any = trace
+    tracers = [internal.to_jaxpr_tracer(x) for x in operands]
+    return Division(
+        internal.parent_trace,
+        [x.full_lower() if x.is_known() else x for x in tracers],
+        [not x.is_known() for x in tracers],
+    )
 
 
 def _by_rule(rule: Any, symbolic_zeros: bool) -> Callable[..., list[Any]]:

@@ -1,25 +1,32 @@
 """Functions as JAX can linearise them: what it refuses or loses is done in another way."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.core
 import jax.extend.core as jex
 import jax.extend.source_info_util as source_info
 from jax.extend.core import primitives
 
 from autodiffkit._effects import (
+    calls_in_scan,
     followed,
     has_callback_in_scan,
+    has_rule_in_scan,
     is_answered,
     keeps_calls,
+    of_some,
+    pushed,
     quiet,
     say,
+    say_known,
 )
 from autodiffkit._errors import NOT_REFUSALS, RefusalError
-from autodiffkit._jax_compat import Operation, is_reference, with_operations
+from autodiffkit._jax_compat import Operation, divided, is_reference, is_staging, with_operations
 from autodiffkit._jaxprs import called_by
-from autodiffkit._naming import describe
+from autodiffkit._naming import comes_from_jax, describe, place_of
+from autodiffkit._silencing import callbacks, silenced
 from autodiffkit._unseparated import separable
 
 
@@ -38,11 +45,14 @@ def linearizable(function: Callable[..., Any]) -> Callable[..., Any]:
     Returns:
         The function; it does this wherever it is called while JAX linearises it.
     """
-    return with_operations(function, _may_call, _called, _rescued)
+    return with_operations(function, _may_call, _called, _rescued, _within)
 
 
 def _may_call(operation: Operation) -> bool:
-    return any(body.effects for body in jex.jaxprs_in_params(operation.parameters))
+    """Whether an operation holds a callback, or a `scan` that calls rules, which may hold one."""
+    bodies = jex.jaxprs_in_params(operation.parameters)
+    is_scan = operation.primitive is primitives.scan_p
+    return any(body.effects or has_rule_in_scan(body, is_scan) for body in bodies)
 
 
 def _called(operation: Operation) -> list[Any]:
@@ -50,24 +60,29 @@ def _called(operation: Operation) -> list[Any]:
     operands = operation.operands
     closed = _traced(operation)
     equation, *others = closed.jaxpr.eqns
-    if others or called_by(equation) is not None:
-        return _entered(operation, any(map(has_callback_in_scan, closed.jaxpr.eqns)))
     flags = followed(operands)
+    is_lossy = calls_in_scan(closed, operands, flags)
+    if others or called_by(equation) is not None:
+        return _entered(operation, is_lossy)
     # JAX may have made calls when it fails, so it is not left to try.
-    again = separable(closed, flags, has_run=False) if any(flags) else None
+    again = separable(closed, flags) if any(flags) else None
     if again is not None:
         return again(*operands)
     writes = any(map(is_reference, equation.invars))  # what does is divided in any case
-    if not has_callback_in_scan(equation) or not (writes or any(flags)):
+    if not is_lossy or not (writes or any(flags)):
         return operation.bind(*operands)
     if not (writes or is_answered(equation)):
         say(closed, operands)
         return quiet(closed)(*operands)
     if keeps_calls(closed, operands, flags):
         return operation.bind(*operands)
-    raise RefusalError(
+    raise _runs_once(equation)
+
+
+def _runs_once(equation: Any) -> RefusalError:
+    return RefusalError(
         f"JAX would lose or repeat a callback in {describe(equation)}, which cannot run a second "
-        "time for it because it needs what an io_callback returns or writes to a jax.new_ref; "
+        "time for it because it needs what an io_callback returns or uses a jax.new_ref; "
         "take the one or the other out of the loop"
     )
 
@@ -86,13 +101,46 @@ def _entered(operation: Operation, is_lossy: bool) -> list[Any]:
         return results
 
 
+def _within(origin: str, operands: Sequence[Any]) -> Callable[[Operation], list[Any]] | None:
+    """What to do with operations of a rule that call back; rules of JAX do not."""
+    if comes_from_jax(origin) or not any(isinstance(x, jax.core.Tracer) for x in operands):
+        return None
+    # While nothing is recorded, what is not differentiated is no tracer.
+    return None if is_staging() and not any(followed(operands)) else _called_by_rule
+
+
+def _called_by_rule(operation: Operation) -> list[Any]:
+    """The same of an operation in a rule, some operands of which depend on tangents."""
+    division = divided(operation.operands)
+    if division is None:
+        return operation.bind(*operation.operands)
+    outside, operands, flags = division
+    if not any(flags):
+        with jex.set_current_trace(outside):
+            return operation.bind(*operands)
+    moving = [x for x, flag in zip(operands, flags, strict=True) if flag]
+    closed = _trace(of_some(operation.bind, operands, flags), moving)
+    lossy = [x for x in closed.jaxpr.eqns if has_callback_in_scan(x)]
+    if not lossy:
+        return operation.bind(*operation.operands)
+    for equation in lossy:
+        if is_answered(equation) or any(map(is_reference, equation.invars)):
+            raise _runs_once(equation)
+    with jex.set_current_trace(outside):
+        say_known(closed)
+    quiet = jex.ClosedJaxpr(silenced(closed.jaxpr, len(moving)), closed.consts)
+    return jex.jaxpr_as_fun(quiet)(*moving)
+
+
 def _traced(operation: Operation) -> Any:
     """The operation as a program of one equation, or of those of an inlined `jit`."""
+    return _trace(operation.bind, operation.operands)
+
+
+def _trace(function: Callable[..., Any], operands: Sequence[Any]) -> Any:
     here = source_info.current()  # a trace sees no lines outside of it
-    closed = jax.make_jaxpr(operation.bind)(*operation.operands)
-    if len(closed.jaxpr.eqns) > 1:
-        return closed
-    equations = [equation.replace(source_info=here) for equation in closed.jaxpr.eqns]
+    closed = jax.make_jaxpr(function)(*operands)
+    equations = [x if place_of(x) else x.replace(source_info=here) for x in closed.jaxpr.eqns]
     return jex.ClosedJaxpr(closed.jaxpr.replace(eqns=equations), closed.consts)
 
 
@@ -103,7 +151,17 @@ def _rescued(operation: Operation, error: Exception) -> list[Any] | None:
     flags = followed(operation.operands)
     if not any(flags):
         return None
-    # A rule has run when JAX finds that it cannot linearise what that does.
-    has_run = operation.primitive is primitives.custom_jvp_call_p
-    again = separable(_traced(operation), flags, has_run)
+    closed = _traced(operation)
+    if operation.primitive is primitives.custom_jvp_call_p:
+        _refuse_calls(closed, operation.operands, flags)
+    again = separable(closed, flags)
     return None if again is None else linearizable(again)(*operation.operands)
+
+
+def _refuse_calls(closed: Any, operands: Sequence[Any], flags: Sequence[bool]) -> None:
+    """Refuses a rule that calls back; when JAX fails at it, it has made some of its calls."""
+    if next(callbacks(pushed(closed, operands, flags).jaxpr), None) is not None:
+        raise RefusalError(
+            f"JAX cannot linearise {describe(closed.jaxpr.eqns[0])}, whose rule calls back and "
+            "must not run once more; take the callback out of the rule"
+        )

@@ -14,7 +14,7 @@ from autodiffkit._jax_compat import is_reference, scan_counts
 from autodiffkit._jaxprs import among
 from autodiffkit._naming import describe, short_place
 from autodiffkit._program import WRITTEN, reason
-from autodiffkit._unseparated import is_floating, obstacle
+from autodiffkit._unseparated import is_floating, moves, obstacle
 
 
 def refusal(
@@ -56,7 +56,8 @@ def _first(jaxpr: Any, moving: Sequence[Any]) -> tuple[Any, Exception] | None:
         flags = among(equation.invars, found)
         if not any(flags):
             continue
-        found.update(filter(is_floating, equation.outvars))
+        if moves(equation, flags):
+            found.update(filter(is_floating, equation.outvars))
         if any(map(is_reference, equation.invars)):
             return equation, NotImplementedError(WRITTEN)
         why = obstacle(equation, flags)
@@ -105,7 +106,8 @@ def _moved(jaxpr: Any, moving: Sequence[Any]) -> list[bool]:
     """Which results depend on variables."""
     found = {x for x in moving if is_floating(x)}
     for equation in jaxpr.eqns:
-        if any(among(equation.invars, found)):
+        flags = among(equation.invars, found)
+        if any(flags) and moves(equation, flags):
             found.update(filter(is_floating, equation.outvars))
     return among(jaxpr.outvars, found)
 

@@ -52,8 +52,8 @@ def silenced(jaxpr: Any, arity: int) -> Any:
     result = _left_out(jaxpr, arity, of_moving=False)
     if any(_is_io(equation) for equation, _ in callbacks(result)):
         raise RefusalError(
-            "an io_callback that returns something would run again with each sweep; use "
-            "jax.pure_callback, or call it outside of the loop or the checkpoint"
+            "an io_callback would run again with each sweep; use jax.pure_callback for what it "
+            "returns, or call it outside of the loop or the checkpoint"
         )
     return result
 

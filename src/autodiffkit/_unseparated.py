@@ -13,21 +13,20 @@ import jax
 import jax.extend.core as jex
 
 from autodiffkit._effects import of_some, quiet, say
-from autodiffkit._jax_compat import is_reference
-from autodiffkit._jaxprs import alone, among, inlined, make_jaxpr
+from autodiffkit._jax_compat import is_reference, struct_of
+from autodiffkit._jaxprs import alone, among, descendants, has_body, inlined, make_jaxpr
 from autodiffkit._leaves import is_inexact
 from autodiffkit._naming import calls_custom_rules
 
 Flat = Callable[..., list[Any]]
 
 
-def separable(closed: Any, flags: Sequence[bool], has_run: bool) -> Flat | None:
+def separable(closed: Any, flags: Sequence[bool]) -> Flat | None:
     """The function of a program that JAX fails to linearise, made so that it can.
 
     Args:
         closed: The program.
         flags: By which of its inputs it is differentiated.
-        has_run: Whether JAX has made its calls when it failed.
 
     Returns:
         A function with the same values, derivatives and calls; `None` where an equation cannot be
@@ -41,7 +40,7 @@ def separable(closed: Any, flags: Sequence[bool], has_run: bool) -> Flat | None:
     has_changed = False
     for equation in jaxpr.eqns:
         given = among(equation.invars, moving)
-        if any(given):
+        if any(given) and moves(equation, given):
             moving.update(filter(is_floating, equation.outvars))
         if not any(given) or any(map(is_reference, equation.invars)):
             waiting.append(equation)
@@ -59,7 +58,7 @@ def separable(closed: Any, flags: Sequence[bool], has_run: bool) -> Flat | None:
             parts.append((jex.jaxpr_as_fun(part), reads, writes))
         part, reads, writes = _part([equation])
         wanted = [tangents[equation.invars.index(x)] for x in reads]
-        parts.append((_with_rule(part, wanted, has_run), reads, writes))
+        parts.append((_with_rule(part, wanted), reads, writes))
         waiting, has_changed = [], True
     if not has_changed:
         return None
@@ -91,13 +90,12 @@ def _part(equations: Sequence[Any]) -> tuple[Any, list[Any], list[Any]]:
     return closed, list(reads), writes
 
 
-def _with_rule(closed: Any, flags: Sequence[bool], has_run: bool) -> Flat:
+def _with_rule(closed: Any, flags: Sequence[bool]) -> Flat:
     """The function of a program with a rule, in which value and derivative are computed apart.
 
     Args:
         closed: The program.
         flags: Which of its inputs have tangents.
-        has_run: Whether its calls have been made.
     """
     calls = bool(closed.effects) or calls_custom_rules(closed.jaxpr)
     run = quiet(closed) if calls else jex.jaxpr_as_fun(closed)
@@ -114,7 +112,7 @@ def _with_rule(closed: Any, flags: Sequence[bool], has_run: bool) -> Flat:
     separated.defjvp(rule)
 
     def evaluate(*primals: Any) -> list[Any]:
-        if calls and not has_run:
+        if calls:
             say(closed, primals)
         return separated(*primals)
 
@@ -136,8 +134,32 @@ def obstacle(
         flags: Which of its operands move.
         push: What is tried: `jax.jvp`, or a function that is called as it is.
     """
+    try:
+        _tried(equation, flags, push)
+    except Exception as error:  # any equation may refuse, each in its own way
+        return error
+    return None
+
+
+def moves(equation: Any, flags: Sequence[bool]) -> bool:
+    """Whether the results of an equation have tangents, if the operands with a flag have.
+
+    Those of `stop_gradient`, of `floor` and the like have none.
+    """
+    if has_body(equation):
+        return True
+    try:
+        pushed = _tried(equation, flags, _tangents)
+    except Exception:  # as above; it is said where it matters
+        return True
+    tangents = pushed.invars[len(pushed.invars) - sum(flags) :]
+    return any(among(pushed.outvars, descendants(pushed, tangents)))
+
+
+def _tried(equation: Any, flags: Sequence[bool], push: Callable[..., Any]) -> Any:
+    """The jaxpr of an equation pushed, whose last inputs are tangents of operands with a flag."""
     jaxpr, operands = alone(equation, is_floating)
-    structs = [jax.ShapeDtypeStruct(x.aval.shape, x.aval.dtype) for x in jaxpr.invars]
+    structs = [struct_of(x.aval) for x in jaxpr.invars]
     moving = [i for i, k in enumerate(operands) if flags[k]]
 
     def run(values: list[Any], tangents: list[Any]) -> Any:
@@ -149,11 +171,11 @@ def obstacle(
 
         return push(evaluate, [values[i] for i in moving], tangents)
 
-    try:
-        jax.eval_shape(run, structs, [structs[i] for i in moving])
-    except Exception as error:  # any equation may refuse, each in its own way
-        return error
-    return None
+    return jax.make_jaxpr(run)(structs, [structs[i] for i in moving]).jaxpr
+
+
+def _tangents(function: Flat, primals: Sequence[Any], tangents: Sequence[Any]) -> Any:
+    return jax.jvp(function, primals, tangents)[1]
 
 
 def _linearized(function: Flat, primals: Sequence[Any], tangents: Sequence[Any]) -> list[Any]:
