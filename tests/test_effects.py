@@ -325,12 +325,12 @@ def test_whatever_a_turn_calls_says_it_in_each_turn(f):
         assert events(jax.jit(transform(f)), X) == expected
 
 
-def ruled(says):
+def ruled(says, function_says=debug):
     """A function whose rule says something else."""
 
     @jax.custom_jvp
     def square(x):
-        debug(-x)
+        function_says(-x)
         return x**2
 
     @square.defjvp
@@ -342,18 +342,8 @@ def ruled(says):
 
 
 def ruled_silently(says):
-    """A function that says nothing, with a rule that does."""
-
-    @jax.custom_jvp
-    def square(x):
-        return x**2
-
-    @square.defjvp
-    def rule(primals, tangents):
-        says(primals[0], tangents[0])
-        return primals[0] ** 2, 2 * primals[0] * tangents[0]
-
-    return square
+    """The same of a function that says nothing."""
+    return ruled(says, silent)
 
 
 def ruled_backwards(says):
