@@ -14,7 +14,7 @@ from jax.extend.core import primitives
 
 from autodiffkit._interpret import bind, interpret
 from autodiffkit._jax_compat import is_reference, struct_of, typed
-from autodiffkit._jaxprs import among, descendants, inlined
+from autodiffkit._jaxprs import alone, among, descendants, inlined
 from autodiffkit._leaves import is_inexact
 from autodiffkit._naming import calls_custom_rule, calls_custom_rules
 from autodiffkit._silencing import callbacks, is_callback, silenced, without_callbacks_of
@@ -119,9 +119,7 @@ def _run_entered(closed: Any, operands: Iterable[Any]) -> list[Any]:
         return jax.make_jaxpr(lambda *xs: _run_entered(value, xs))(*structs)
 
     def apply(equation: Any, values: list[Any]) -> list[Any]:
-        bodies = {
-            k: x for k, x in equation.params.items() if isinstance(x, jex.ClosedJaxpr | tuple)
-        }
+        bodies = _programs(equation)
         if equation.primitive is primitives.custom_lin_p:
             return [typed(jnp.zeros(x.shape, x.dtype), x) for x in map(_struct, equation.outvars)]
         is_entered = equation.effects or calls_custom_rule(equation)
@@ -149,7 +147,7 @@ def quiet(closed: Any) -> Callable[..., Any]:
         moving = [x for x, flag in zip(tangents, flags, strict=True) if flag]
         written = pushed(closed, primals, flags)
         jaxpr = silenced(written.jaxpr, len(moving))
-        results = jex.jaxpr_as_fun(jex.ClosedJaxpr(jaxpr, written.consts))(*primals, *moving)
+        results = _hushed(jex.ClosedJaxpr(jaxpr, written.consts), [*primals, *moving])
         count = len(closed.out_avals)
         moved = among(jaxpr.outvars, descendants(jaxpr, jaxpr.invars[len(primals) :]))
         pushes = zip(results[count:], moved[count:], strict=True)
@@ -157,6 +155,41 @@ def quiet(closed: Any) -> Callable[..., Any]:
 
     function.defjvp(rule, symbolic_zeros=True)
     return function
+
+
+def _hushed(closed: Any, operands: Sequence[Any]) -> list[Any]:
+    """Evaluates a program without callbacks, whose rules say nothing if they are called later."""
+    if not calls_custom_rules(closed.jaxpr):
+        return jex.jaxpr_as_fun(closed)(*operands)
+
+    def hushed(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(map(hushed, value))
+        if not isinstance(value, jex.ClosedJaxpr):
+            return value
+        structs = [_struct(x) for x in value.jaxpr.invars]
+        return jax.make_jaxpr(lambda *xs: _hushed(value, xs))(*structs)
+
+    def apply(equation: Any, values: list[Any]) -> list[Any]:
+        if not calls_custom_rule(equation):
+            return bind(equation, values)
+        if equation.primitive is primitives.custom_jvp_call_p:
+            jaxpr, places = alone(equation, lambda _: True)
+            return quiet(jex.ClosedJaxpr(jaxpr, ()))(*(values[k] for k in places))
+        return bind(equation, values, **{k: hushed(x) for k, x in _programs(equation).items()})
+
+    def call(equation: Any, values: list[Any], _: Any) -> list[Any]:
+        return apply(equation, values)
+
+    jaxpr, constants = inlined(closed)
+    return interpret(jaxpr, [*constants, *operands], apply, call)
+
+
+def _programs(equation: Any) -> dict[str, Any]:
+    """The parameters of an equation that are programs; none of a part of it on a device."""
+    if equation.primitive.name == "shard_map":
+        return {}
+    return {k: x for k, x in equation.params.items() if isinstance(x, jex.ClosedJaxpr | tuple)}
 
 
 def _tangent(out: Any, pushes: Iterator[tuple[Any, bool]]) -> Any:
