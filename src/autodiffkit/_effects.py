@@ -110,21 +110,11 @@ def _run_entered(closed: Any, operands: Iterable[Any]) -> list[Any]:
     Tangents in it are zero, and stay so where a rule is only meant to be transposed.
     """
 
-    def entered(value: Any) -> Any:
-        if isinstance(value, tuple):
-            return tuple(map(entered, value))
-        if not isinstance(value, jex.ClosedJaxpr):
-            return value
-        structs = [_struct(x) for x in value.jaxpr.invars]
-        return jax.make_jaxpr(lambda *xs: _run_entered(value, xs))(*structs)
-
     def apply(equation: Any, values: list[Any]) -> list[Any]:
-        bodies = _programs(equation)
         if equation.primitive is primitives.custom_lin_p:
             return [typed(jnp.zeros(x.shape, x.dtype), x) for x in map(_struct, equation.outvars)]
         is_entered = equation.effects or calls_custom_rule(equation)
-        changes = {k: entered(x) for k, x in bodies.items()} if is_entered else {}
-        return bind(equation, values, **changes)
+        return bind(equation, values, **(_traced_by(_run_entered, equation) if is_entered else {}))
 
     jaxpr, constants = inlined(closed)
     return interpret(jaxpr, [*constants, *operands], apply)
@@ -162,21 +152,13 @@ def _hushed(closed: Any, operands: Sequence[Any]) -> list[Any]:
     if not calls_custom_rules(closed.jaxpr):
         return jex.jaxpr_as_fun(closed)(*operands)
 
-    def hushed(value: Any) -> Any:
-        if isinstance(value, tuple):
-            return tuple(map(hushed, value))
-        if not isinstance(value, jex.ClosedJaxpr):
-            return value
-        structs = [_struct(x) for x in value.jaxpr.invars]
-        return jax.make_jaxpr(lambda *xs: _hushed(value, xs))(*structs)
-
     def apply(equation: Any, values: list[Any]) -> list[Any]:
         if not calls_custom_rule(equation):
             return bind(equation, values)
         if equation.primitive is primitives.custom_jvp_call_p:
             jaxpr, places = alone(equation, lambda _: True)
             return quiet(jex.ClosedJaxpr(jaxpr, ()))(*(values[k] for k in places))
-        return bind(equation, values, **{k: hushed(x) for k, x in _programs(equation).items()})
+        return bind(equation, values, **_traced_by(_hushed, equation))
 
     def call(equation: Any, values: list[Any], _: Any) -> list[Any]:
         return apply(equation, values)
@@ -185,11 +167,21 @@ def _hushed(closed: Any, operands: Sequence[Any]) -> list[Any]:
     return interpret(jaxpr, [*constants, *operands], apply, call)
 
 
-def _programs(equation: Any) -> dict[str, Any]:
-    """The parameters of an equation that are programs; none of a part of it on a device."""
+def _traced_by(run: Callable[..., list[Any]], equation: Any) -> dict[str, Any]:
+    """The programs in an equation as another way to run them does; parts on devices stay."""
+
+    def traced(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(map(traced, value))
+        if not isinstance(value, jex.ClosedJaxpr):
+            return value
+        structs = [_struct(x) for x in value.jaxpr.invars]
+        return jax.make_jaxpr(lambda *xs: run(value, xs))(*structs)
+
     if equation.primitive.name == "shard_map":
         return {}
-    return {k: x for k, x in equation.params.items() if isinstance(x, jex.ClosedJaxpr | tuple)}
+    parameters = equation.params.items()
+    return {k: traced(x) for k, x in parameters if isinstance(x, jex.ClosedJaxpr | tuple)}
 
 
 def _tangent(out: Any, pushes: Iterator[tuple[Any, bool]]) -> Any:
