@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.custom_batching import custom_vmap
 
 
 @dataclasses.dataclass(frozen=True)
@@ -555,3 +556,16 @@ def complex_and_real_arguments(z, x):
 )
 def entire(z):
     return z**2 + jnp.exp(z)
+
+
+# What JAX pushes through and does not linearise ------------------------------------
+
+
+@custom_vmap
+def own_batches(x):
+    return jnp.sin(x)
+
+
+@own_batches.def_vmap
+def _(size, batched, x):
+    return jnp.sin(x), True

@@ -8,13 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
-from jax.custom_batching import custom_vmap
 from jax.experimental import io_callback
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
 import autodiffkit as adk
 from autodiffkit._silencing import silenced
+from functions import own_batches
 
 X = jnp.arange(1.0, 4.0) / 4
 SEEN = []
@@ -617,16 +617,6 @@ def test_a_checkpoint_with_an_io_callback_calls_it_once(effect):
     np.testing.assert_allclose(adk.grad(f)(X).x, jnp.cos(X) * X + jnp.sin(X), rtol=1e-6)
 
 
-@custom_vmap
-def unseparated(x):
-    return jnp.sin(x)
-
-
-@unseparated.def_vmap
-def _(size, batched, x):
-    return jnp.sin(x), True
-
-
 def within(body):
     """Three calls on the way of what JAX does not linearise, among and in other operations."""
 
@@ -647,20 +637,20 @@ def pushed(x):
 @pushed.defjvp
 def _(primals, tangents):
     debug(-primals[0])
-    values, slopes = jax.jvp(unseparated, primals, tangents)
+    values, slopes = jax.jvp(own_batches, primals, tangents)
     return values, slopes
 
 
 @pytest.mark.parametrize(
     "body",
     [
-        unseparated,
-        jax.jit(lambda x: (debug(x * x), unseparated(x))[1]),
-        jax.jit(lambda x: (debug(x * x), unseparated(x))[1], inline=True),
-        jax.checkpoint(lambda x: (debug(x * x), unseparated(x))[1]),
-        lambda x: lax.cond(x[0] > 0, lambda x: (debug(x * x), unseparated(x))[1], jnp.cos, x),
-        lambda x: lax.scan(lambda c, _: (unseparated((said(c), c)[1]), None), x, length=3)[0],
-        lambda x: lax.scan(lambda c, _: (unseparated((io(c), c)[1]), None), x, length=3)[0],
+        own_batches,
+        jax.jit(lambda x: (debug(x * x), own_batches(x))[1]),
+        jax.jit(lambda x: (debug(x * x), own_batches(x))[1], inline=True),
+        jax.checkpoint(lambda x: (debug(x * x), own_batches(x))[1]),
+        lambda x: lax.cond(x[0] > 0, lambda x: (debug(x * x), own_batches(x))[1], jnp.cos, x),
+        lambda x: lax.scan(lambda c, _: (own_batches((said(c), c)[1]), None), x, length=3)[0],
+        lambda x: lax.scan(lambda c, _: (own_batches((io(c), c)[1]), None), x, length=3)[0],
     ],
 )
 def test_what_jax_does_not_linearise_repeats_no_calls(body):
@@ -693,7 +683,7 @@ MESH = jax.make_mesh((1,), ("d",), axis_types=(AxisType.Auto,))
         lambda divide: turned(lambda x: divide(jnp.sin)((debug(x), x)[1])),
         lambda divide: turned(divide(said)),
         lambda divide: jax.checkpoint(turned(divide(said))),
-        lambda divide: lambda x: jnp.sum(divide(lambda x: in_turns_of(unseparated, x))(x)),
+        lambda divide: lambda x: jnp.sum(divide(lambda x: in_turns_of(own_batches, x))(x)),
     ],
 )
 def test_programs_divided_among_devices_may_be_in_what_calls_back(body, check_vma):
@@ -716,7 +706,7 @@ def test_what_holds_a_value_constant_is_no_obstacle_to_what_comes_later():
     def f(x):
         io(x)
         scale = jax.pure_callback(lambda v: v, jax.typeof(x[0]), lax.floor(x[0]) + 2)
-        return jnp.sum(unseparated(x) * scale)
+        return jnp.sum(own_batches(x) * scale)
 
     for call in (adk.grad(f), jax.jit(adk.grad(f)), adk.grad(jax.jit(f))):
         assert events(call, X) == events(f, X)

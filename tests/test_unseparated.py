@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
-from jax.custom_batching import custom_vmap
 from jax.experimental import pallas
 
 import autodiffkit as adk
+from functions import own_batches
 from places import place
 from reference import assert_close
 
@@ -22,16 +22,6 @@ def body(x, out):
 def kernel(x):
     shape = jax.ShapeDtypeStruct(x.shape, x.dtype)
     return pallas.pallas_call(body, out_shape=shape, interpret=True)(x)
-
-
-@custom_vmap
-def own_batches(x):
-    return jnp.sin(x)
-
-
-@own_batches.def_vmap
-def _(size, batched, x):
-    return jnp.sin(x), True
 
 
 def products(x):

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import compress
 from typing import Any
 
 import jax
@@ -134,7 +135,7 @@ def quiet(closed: Any) -> Callable[..., Any]:
 
     def rule(primals: Any, tangents: Any) -> Any:
         flags = [not isinstance(x, SymbolicZero) for x in tangents]
-        moving = [x for x, flag in zip(tangents, flags, strict=True) if flag]
+        moving = list(compress(tangents, flags))
         written = pushed(closed, primals, flags)
         jaxpr = silenced(written.jaxpr, len(moving))
         results = _hushed(jex.ClosedJaxpr(jaxpr, written.consts), [*primals, *moving])
@@ -202,11 +203,11 @@ def pushed(closed: Any, operands: Sequence[Any], flags: Sequence[bool]) -> Any:
     function = jex.jaxpr_as_fun(closed)
 
     def push(primals: Any, tangents: Any) -> Any:
-        moving = [x for x, flag in zip(primals, flags, strict=True) if flag]
+        moving = list(compress(primals, flags))
         outs, pushes = jax.jvp(of_some(function, primals, flags), moving, tangents)
         return outs, [t for x, t in zip(outs, pushes, strict=True) if is_inexact(x.dtype)]
 
-    moving = [x for x, flag in zip(operands, flags, strict=True) if flag]
+    moving = list(compress(operands, flags))
     return jax.make_jaxpr(push)(list(operands), moving)
 
 
@@ -234,7 +235,7 @@ def is_answered(equation: Any) -> bool:
 
 def keeps_calls(closed: Any, operands: Sequence[Any], flags: Sequence[bool]) -> bool:
     """Whether JAX makes the calls of a program that it linearises by the inputs with a flag."""
-    moving = [x for x, flag in zip(operands, flags, strict=True) if flag]
+    moving = list(compress(operands, flags))
     function = of_some(jex.jaxpr_as_fun(closed), operands, flags)
     known = jax.make_jaxpr(lambda *xs: jax.linearize(function, *xs)[0])(*moving)
     return _calls(known.jaxpr) == _calls(closed.jaxpr)

@@ -1,6 +1,7 @@
 """Functions as JAX can linearise them: what it refuses or loses is done in another way."""
 
 from collections.abc import Callable, Sequence
+from itertools import compress
 from typing import Any
 
 import jax
@@ -118,7 +119,7 @@ def _called_by_rule(operation: Operation) -> list[Any]:
     if not any(flags):
         with jex.set_current_trace(outside):
             return operation.bind(*operands)
-    moving = [x for x, flag in zip(operands, flags, strict=True) if flag]
+    moving = list(compress(operands, flags))
     closed = _trace(of_some(operation.bind, operands, flags), moving)
     lossy = [x for x in closed.jaxpr.eqns if has_callback_in_scan(x)]
     if not lossy:

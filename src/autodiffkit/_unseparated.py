@@ -7,6 +7,7 @@ computed once more, without the derivative.
 """
 
 from collections.abc import Callable, Sequence
+from itertools import compress
 from typing import Any
 
 import jax
@@ -33,8 +34,7 @@ def separable(closed: Any, flags: Sequence[bool]) -> Flat | None:
         pushed through either, or where there is nothing to do.
     """
     jaxpr, constants = inlined(closed)
-    inputs = zip(jaxpr.invars[len(constants) :], flags, strict=True)
-    moving = {x for x, flag in inputs if flag}
+    moving = set(compress(jaxpr.invars[len(constants) :], flags))
     parts: list[tuple[Flat, list[Any], list[Any]]] = []
     waiting: list[Any] = []
     has_changed = False
@@ -105,8 +105,8 @@ def _with_rule(closed: Any, flags: Sequence[bool]) -> Flat:
         return run(*primals)
 
     def rule(primals: Any, tangents: Any) -> tuple[list[Any], list[Any]]:
-        moving = [x for x, flag in zip(primals, flags, strict=True) if flag]
-        moved = [x for x, flag in zip(tangents, flags, strict=True) if flag]
+        moving = list(compress(primals, flags))
+        moved = list(compress(tangents, flags))
         return separated(*primals), jax.jvp(of_some(run, primals, flags), moving, moved)[1]
 
     separated.defjvp(rule)
