@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from jax.custom_derivatives import SymbolicZero
 from jax.experimental import io_callback
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
@@ -437,6 +438,90 @@ def test_a_loop_in_a_rule_that_must_not_run_twice_is_refused():
         adk.grad(f)(X)
     with pytest.raises(adk.ModeError, match="lose or repeat a callback in scan"):
         jax.jit(adk.grad(f))(X)
+
+
+def in_while_of(f, x):
+    return lax.while_loop(lambda s: s[0] < 1, lambda s: (s[0] + 1, s[1] * f(s[1])), (0, x))[1]
+
+
+@pytest.mark.parametrize("body", [said, lambda x: (io(x), jnp.sin(x))[1]])
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        jax.jit,
+        jax.checkpoint,
+        lambda f: lambda x: lax.cond(x[0] > 0, f, jnp.sum, x),
+        lambda f: lambda x: jnp.sum(in_while_of(f, x)),
+        lambda f: jax.jit(lambda x: jax.jit(jax.vmap(f))(x[None])[0]),
+    ],
+)
+def test_a_loop_in_a_rule_is_seen_in_what_makes_no_calls_itself(wrap, body):
+    """JAX says what is the same in each turn once, and loses an `io_callback`."""
+    f = wrap(ruled_by(body, divides=False))
+    assert events(f, X) == []
+    for call in (adk.grad(f), jax.jit(adk.grad(f))):
+        assert events(call, X) == events(turned(body), X)
+    want = jax.jacfwd(wrap(turned(jnp.sin)))(X)
+    np.testing.assert_allclose(adk.grad(f)(X).x, want, rtol=1e-6)
+
+
+def test_a_loop_in_a_rule_that_depends_on_what_is_differentiated():
+    @jax.custom_jvp
+    def scaled(x, a):
+        return jnp.sum(a * x)
+
+    def rule(primals, tangents):
+        x, a = primals
+        if isinstance(tangents[1], SymbolicZero):
+            turned(said)(x)
+            return scaled(x, a), jnp.sum(a * tangents[0])
+        return scaled(x, a), jnp.sum(a * tangents[0]) + jnp.sum(x) * tangents[1]
+
+    scaled.defjvp(rule, symbolic_zeros=True)
+    f = jax.jit(scaled)
+    assert events(adk.grad(f, wrt="x"), X, 2.0) == [1.0, 1.0, 1.0]
+    assert events(adk.grad(f), X, 2.0) == []
+
+
+@pytest.mark.parametrize("body", [debug, said, io])
+@pytest.mark.parametrize("divides", [False, True])
+def test_a_loop_in_a_rule_beside_what_writes_to_a_reference(body, divides):
+    count = jax.new_ref(jnp.float32(0))
+    ruled = ruled_by(lambda x: (body(x), jnp.sin(x))[1], divides)
+
+    def branch(x):
+        count[...] += 1.0
+        return ruled(x)
+
+    def f(x):
+        return lax.cond(x[0] > 0, branch, jnp.sum, x)
+
+    for call in (adk.grad(f), jax.jit(adk.grad(f))):
+        if body is debug:  # which differs from turn to turn, so that JAX keeps it
+            assert events(call, X) == events(turned(lambda x: (body(x), jnp.sin(x))[1]), X)
+            continue
+        with pytest.raises(adk.ModeError, match=r"callback in cond at tests/test_effects"):
+            call(X)
+
+
+def test_a_rule_is_asked_for_its_calls_once_for_each_program_that_jax_keeps():
+    asked = []
+
+    @jax.custom_jvp
+    def f(x):
+        return jnp.sin(x)
+
+    @f.defjvp
+    def rule(primals, tangents):
+        asked.append(primals)
+        return f(*primals), jnp.cos(primals[0]) * tangents[0]
+
+    program = jax.jit(f)
+    gradient = adk.grad(lambda x: jnp.sum(program(x)))
+    gradient(X)
+    first = len(asked)
+    gradient(X)
+    assert len(asked) == first
 
 
 def in_turn_of_answers(x):

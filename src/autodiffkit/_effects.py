@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import compress
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import jax
 import jax.core
@@ -17,7 +18,7 @@ from autodiffkit._interpret import bind, interpret
 from autodiffkit._jax_compat import is_reference, struct_of, typed
 from autodiffkit._jaxprs import alone, among, descendants, inlined
 from autodiffkit._leaves import is_inexact
-from autodiffkit._naming import calls_custom_rule, calls_custom_rules
+from autodiffkit._naming import calls_custom_rule, calls_custom_rules, is_custom_rule
 from autodiffkit._silencing import callbacks, is_callback, silenced, without_callbacks_of
 
 
@@ -26,23 +27,46 @@ def has_callback_in_scan(equation: Any) -> bool:
     return any(True for body in _scanned([equation]) for _ in callbacks(body))
 
 
-def has_rule_in_scan(jaxpr: Any, is_scanned: bool = False) -> bool:
-    """Whether a program calls a rule that is not JAX's in a `scan`, or is the body of one."""
-    if is_scanned:
-        return calls_custom_rules(jaxpr)
-    return any(
-        has_rule_in_scan(body, equation.primitive is primitives.scan_p)
-        for equation in jaxpr.eqns
-        for body in jex.jaxprs_in_params(equation.params)
-    )
+def may_call_in_scan(jaxpr: Any, is_scanned: bool = False) -> bool:
+    """Whether a rule in a program that makes no calls may call back in a `scan`.
+
+    Each rule is traced for that, once for each program that JAX keeps; those of JAX are not.
+
+    Args:
+        jaxpr: The program.
+        is_scanned: Whether it is in a `scan` itself.
+    """
+    known = _KNOWN.setdefault(jaxpr, {})
+    if is_scanned not in known:
+        known[is_scanned] = any(_rule_may_call(x, is_scanned) for x in jaxpr.eqns)
+    return known[is_scanned]
+
+
+_KNOWN: WeakKeyDictionary[Any, dict[bool, bool]] = WeakKeyDictionary()
+
+
+def _rule_may_call(equation: Any, is_scanned: bool) -> bool:
+    if is_custom_rule(equation):
+        if equation.params.get("symbolic_zeros"):  # what it does depends on which these are
+            return True
+        jaxpr, _ = alone(equation, lambda _: True)
+        flags = [is_inexact(getattr(x.aval, "dtype", bool)) for x in jaxpr.invars]
+        try:
+            rule = pushed(jex.ClosedJaxpr(jaxpr, ()), list(map(_struct, jaxpr.invars)), flags)
+        except Exception:  # it may fail alone, and need not be differentiated
+            return True
+        if is_scanned:
+            return next(callbacks(rule.jaxpr), None) is not None
+        return any(map(has_callback_in_scan, rule.jaxpr.eqns))
+    is_scanned = is_scanned or equation.primitive is primitives.scan_p
+    return any(may_call_in_scan(x, is_scanned) for x in jex.jaxprs_in_params(equation.params))
 
 
 def calls_in_scan(closed: Any, operands: Sequence[Any], flags: Sequence[bool]) -> bool:
     """Whether a `scan` calls back in a program that is differentiated, or in a rule of its."""
     if any(map(has_callback_in_scan, closed.jaxpr.eqns)):
         return True
-    writes = any(is_reference(x) for equation in closed.jaxpr.eqns for x in equation.invars)
-    if writes or not any(flags) or not has_rule_in_scan(closed.jaxpr):
+    if not any(flags) or not may_call_in_scan(closed.jaxpr):
         return False
     return any(map(has_callback_in_scan, pushed(closed, operands, flags).jaxpr.eqns))
 
@@ -238,7 +262,8 @@ def keeps_calls(closed: Any, operands: Sequence[Any], flags: Sequence[bool]) -> 
     moving = list(compress(operands, flags))
     function = of_some(jex.jaxpr_as_fun(closed), operands, flags)
     known = jax.make_jaxpr(lambda *xs: jax.linearize(function, *xs)[0])(*moving)
-    return _calls(known.jaxpr) == _calls(closed.jaxpr)
+    whole = jax.make_jaxpr(lambda xs, ts: jax.jvp(function, xs, ts))(moving, moving).jaxpr
+    return _calls(known.jaxpr) == _calls(without_callbacks_of(whole, len(moving)))
 
 
 def _calls(jaxpr: Any, *loops: str) -> Counter[tuple[str, ...]]:

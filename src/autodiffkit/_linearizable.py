@@ -14,9 +14,9 @@ from autodiffkit._effects import (
     calls_in_scan,
     followed,
     has_callback_in_scan,
-    has_rule_in_scan,
     is_answered,
     keeps_calls,
+    may_call_in_scan,
     of_some,
     pushed,
     quiet,
@@ -50,10 +50,10 @@ def linearizable(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _may_call(operation: Operation) -> bool:
-    """Whether an operation holds a callback, or a `scan` that calls rules, which may hold one."""
+    """Whether an operation holds a callback, or calls a rule that may hold a `scan` with one."""
     bodies = jex.jaxprs_in_params(operation.parameters)
     is_scan = operation.primitive is primitives.scan_p
-    return any(body.effects or has_rule_in_scan(body, is_scan) for body in bodies)
+    return any(body.effects or may_call_in_scan(body, is_scan) for body in bodies)
 
 
 def _called(operation: Operation) -> list[Any]:

@@ -87,15 +87,21 @@ def calls_custom_rule(equation: Any) -> bool:
     """Whether an equation does."""
     if equation.primitive is primitives.custom_lin_p:  # of a linear program
         return True
-    if equation.primitive in _RULE_CALLS:
-        body = equation.params["call_jaxpr"].jaxpr
-        rules = (equation.params.get(name) for name in ("jvp_jaxpr_fun", "bwd"))
-        origins = [x.debug_info.func_src_info for x in rules if hasattr(x, "debug_info")]
-        if not _has_rule_of_jax(str(body.debug_info.func_src_info)):
-            return True
-        if not all(comes_from_jax(str(origin)) for origin in origins):
-            return True
+    if is_custom_rule(equation):
+        return True
     return any(map(calls_custom_rules, jex.jaxprs_in_params(equation.params)))
+
+
+def is_custom_rule(equation: Any) -> bool:
+    """Whether an equation is the call of a function with a rule that is not JAX's own."""
+    if equation.primitive not in _RULE_CALLS:
+        return False
+    body = equation.params["call_jaxpr"].jaxpr
+    rules = (equation.params.get(name) for name in ("jvp_jaxpr_fun", "bwd"))
+    origins = [x.debug_info.func_src_info for x in rules if hasattr(x, "debug_info")]
+    if not _has_rule_of_jax(str(body.debug_info.func_src_info)):
+        return True
+    return not all(comes_from_jax(str(origin)) for origin in origins)
 
 
 _RULE_CALLS = (primitives.custom_jvp_call_p, primitives.custom_vjp_call_p)
