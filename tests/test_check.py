@@ -382,6 +382,10 @@ def test_a_threshold_has_no_derivative_where_it_matters():
     report = adk.check_derivatives(f, order=1)(X, 0.2)
     assert [(b.wrt, b.finding) for b in report.failed] == [(("threshold",), "zero")]
     assert adk.check_derivatives(f, order=1)(X + 9, 0.2)  # all are above it, far and wide
+    with jax.enable_x64(True):  # in a wider dtype, too
+        assert adk.check_derivatives(f, order=1)(X + 9, jnp.float32(0.2))
+        report = adk.check_derivatives(f, order=1)(X, jnp.float32(0.2))
+        assert [(b.wrt, b.finding) for b in report.failed] == [(("threshold",), "zero")]
 
 
 def test_a_derivative_that_is_zero_is_no_fault():

@@ -19,6 +19,7 @@ from autodiffkit._second_order import second_order
 from autodiffkit._subject import Settings, Subject
 
 _SOME = 3  # places that a sentence names
+_ROUNDINGS = 4.0  # that a value may change by without a change
 
 
 class Diagnosis:
@@ -163,12 +164,14 @@ class Diagnosis:
 
     def _changes(self, i: int, j: int) -> bool:
         """Whether an output changes over steps as large as the input."""
+        reference = self._subject.reference
         directions = self._subject.directions[j].arrays[:1]
-        before = self._subject.reference.middle[self._subject.reference.parts[i]]
         for change in (*directions, *-directions):
             with contextlib.suppress(Exception):  # the user's function may refuse it
-                outs = self._subject.reference.displaced(j, change)
-                if np.any(numbers(outs[i]).reshape(-1) != before):
+                # Both in the same way and dtype: what is compiled otherwise may round otherwise.
+                new, old = (numbers(reference.displaced(j, x)[i]) for x in (change, 0 * change))
+                rounding = _ROUNDINGS * reference.roundoff
+                if not np.allclose(new, old, rtol=rounding, atol=0, equal_nan=True):
                     return True
         return False
 
