@@ -1,5 +1,6 @@
 """Strict settings for every test: promotion, warnings, compilation cache, printed seeds."""
 
+import gc
 import os
 import random
 import tempfile
@@ -63,6 +64,15 @@ def dtype(request: pytest.FixtureRequest) -> Iterator[str]:
     """Both widths; the wider one with x64 enabled."""
     with jax.enable_x64(request.param == "float64"):
         yield request.param
+
+
+@pytest.fixture(scope="module")
+def collected_quickly() -> Iterator[None]:
+    """A collection of garbage looks only at what these tests make, not at what JAX has cached."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture

@@ -139,6 +139,7 @@ def test_without_jit_it_still_works():
     np.testing.assert_allclose(J.x, jax.jacrev(lambda x: jnp.tanh(A @ x))(X), rtol=1e-5)
 
 
+@pytest.mark.usefixtures("collected_quickly")
 def test_no_result_is_kept_alive(known):
     counts = []
     for i in range(12):

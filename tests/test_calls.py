@@ -179,6 +179,7 @@ def test_closing_over_traced_values():
     )
 
 
+@pytest.mark.usefixtures("collected_quickly")
 def test_nothing_leaks():
     # Not with a function that refuses a mode: JAX's own failed attempt keeps its tracers.
     def f(x):

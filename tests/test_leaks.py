@@ -42,6 +42,7 @@ def both(x):
 TRANSFORMS = [adk.jacobian, adk.grad, adk.hessian, adk.hvp, adk.laplacian]
 
 
+@pytest.mark.usefixtures("collected_quickly")
 def test_what_is_tried_and_refused_leaks_nothing():
     """A loop is refused backward, and a rule forward: they are tried in a trace of their own."""
     with jax.checking_leaks():

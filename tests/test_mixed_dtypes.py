@@ -201,13 +201,21 @@ def test_a_product_of_complex_and_real_operands_has_derivatives(name):
 
     w = array(*shape)(F32)
     n = w.size
-    gradient, hessian = jax.grad(squares)(w), jax.hessian(squares)(w).reshape(n, n)
-    rows = jnp.concatenate([jnp.reshape(x, (-1, n)) for x in jax.jacfwd(parts)(w)])
+    plain = jax.grad(squares), jax.hessian(squares), jax.jacfwd(parts)
+    gradient, hessian, blocks = jax.jit(lambda w: [transform(w) for transform in plain])(w)
+    hessian = hessian.reshape(n, n)
+    rows = jnp.concatenate([x.reshape(-1, n) for x in blocks])
     for mode in ("fwd", "rev", "auto"):
-        for wrap in (lambda t: t, jax.jit):
-            assert_close(wrap(adk.grad(squares, mode=mode))(w).w, gradient, 20)
-            assert_close(wrap(adk.jacobian(parts, mode=mode))(w).as_matrix(), rows, 20)
-            assert_close(wrap(adk.hessian(squares, mode=mode))(w).as_matrix(), hessian, 50)
+
+        def derivatives(w, mode=mode):
+            J, H = (t(f, mode=mode)(w) for t, f in ((adk.jacobian, parts), (adk.hessian, squares)))
+            return adk.grad(squares, mode=mode)(w).w, J.as_matrix(), H.as_matrix()
+
+        for call in (derivatives, jax.jit(derivatives)):
+            found = call(w)
+            assert_close(found[0], gradient, 20)
+            assert_close(found[1], rows, 20)
+            assert_close(found[2], hessian, 50)
     assert_close(adk.hvp(squares)(w).as_matrix(), hessian, 50)
     assert_close(adk.laplacian(squares)(w).laplacian, jnp.trace(hessian), 50)
     assert adk.check_derivatives(squares, mode="rev")(w)

@@ -145,6 +145,7 @@ VECTOR = [
 ]
 
 
+@pytest.mark.usefixtures("collected_quickly")
 @pytest.mark.parametrize(
     ("make", "is_scalar"), [(t, True) for t in SCALAR] + [(t, False) for t in VECTOR]
 )
@@ -162,6 +163,7 @@ def test_nothing_of_the_users_is_kept_alive(make, is_scalar):
     assert [ref() for ref in watched] == [None] * len(watched)
 
 
+@pytest.mark.usefixtures("collected_quickly")
 def test_a_rule_that_is_gone_keeps_nothing_and_its_place_is_not_mistaken():
     """What has no text is compared by identity, and identities are used again."""
     watched = []
