@@ -14,6 +14,7 @@ from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
 import autodiffkit as adk
+from autodiffkit import _effects
 from autodiffkit._silencing import silenced
 from functions import own_batches
 
@@ -504,24 +505,22 @@ def test_a_loop_in_a_rule_beside_what_writes_to_a_reference(body, divides):
             call(X)
 
 
-def test_a_rule_is_asked_for_its_calls_once_for_each_program_that_jax_keeps():
-    asked = []
-
+@pytest.mark.parametrize("symbolic_zeros", [False, True])
+def test_a_rule_is_asked_for_its_calls_once_for_each_program(symbolic_zeros, monkeypatch):
     @jax.custom_jvp
     def f(x):
         return jnp.sin(x)
 
-    @f.defjvp
-    def rule(primals, tangents):
-        asked.append(primals)
-        return f(*primals), jnp.cos(primals[0]) * tangents[0]
-
+    f.defjvp(lambda x, t: (f(*x), jnp.cos(*x) * t[0]), symbolic_zeros=symbolic_zeros)
+    asked = []
+    push = _effects.pushed
+    monkeypatch.setattr(_effects, "pushed", lambda *args: (asked.append(args), push(*args))[1])
     program = jax.jit(f)
     gradient = adk.grad(lambda x: jnp.sum(program(x)))
     gradient(X)
-    first = len(asked)
+    assert len(asked) == 1
     gradient(X)
-    assert len(asked) == first
+    assert len(asked) == 1  # and of the same program no more
 
 
 def in_turn_of_answers(x):

@@ -36,13 +36,15 @@ def may_call_in_scan(jaxpr: Any, is_scanned: bool = False) -> bool:
         jaxpr: The program.
         is_scanned: Whether it is in a `scan` itself.
     """
-    known = _KNOWN.setdefault(jaxpr, {})
+    known = _MAY_CALL.setdefault(jaxpr, {})
     if is_scanned not in known:
         known[is_scanned] = any(_rule_may_call(x, is_scanned) for x in jaxpr.eqns)
     return known[is_scanned]
 
 
-_KNOWN: WeakKeyDictionary[Any, dict[bool, bool]] = WeakKeyDictionary()
+# Of programs, as long as JAX keeps them.
+_MAY_CALL: WeakKeyDictionary[Any, dict[bool, bool]] = WeakKeyDictionary()
+_CALLS: WeakKeyDictionary[Any, dict[tuple[bool, ...], bool]] = WeakKeyDictionary()
 
 
 def _rule_may_call(equation: Any, is_scanned: bool) -> bool:
@@ -68,7 +70,10 @@ def calls_in_scan(closed: Any, operands: Sequence[Any], flags: Sequence[bool]) -
         return True
     if not any(flags) or not may_call_in_scan(closed.jaxpr):
         return False
-    return any(map(has_callback_in_scan, pushed(closed, operands, flags).jaxpr.eqns))
+    known, key = _CALLS.setdefault(closed.jaxpr, {}), tuple(flags)
+    if key not in known:
+        known[key] = any(map(has_callback_in_scan, pushed(closed, operands, flags).jaxpr.eqns))
+    return known[key]
 
 
 def _scanned(equations: Iterable[Any]) -> Iterator[Any]:

@@ -79,9 +79,13 @@ def inlined(closed: Any) -> tuple[Any, list[Any]]:
 
 def called_by(equation: Any) -> Any:
     """The closed jaxpr of a `jit` that asks for nothing but to be called."""
-    if equation.primitive is not primitives.jit_p:
+    return program_of(equation.primitive, equation.params)
+
+
+def program_of(primitive: Any, parameters: dict[str, Any]) -> Any:
+    """The same of a primitive with its parameters."""
+    if primitive is not primitives.jit_p:
         return None
-    parameters = equation.params
     placed = any(
         not is_unspecified(x) for x in (*parameters["in_shardings"], *parameters["out_shardings"])
     )

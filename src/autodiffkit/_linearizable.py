@@ -25,7 +25,7 @@ from autodiffkit._effects import (
 )
 from autodiffkit._errors import NOT_REFUSALS, RefusalError
 from autodiffkit._jax_compat import Operation, divided, is_reference, is_staging, with_operations
-from autodiffkit._jaxprs import called_by
+from autodiffkit._jaxprs import program_of
 from autodiffkit._naming import comes_from_jax, describe, place_of
 from autodiffkit._silencing import callbacks, silenced
 from autodiffkit._unseparated import separable
@@ -59,11 +59,14 @@ def _may_call(operation: Operation) -> bool:
 def _called(operation: Operation) -> list[Any]:
     """The results of an operation, and its calls as often as the function makes them."""
     operands = operation.operands
-    closed = _traced(operation)
-    equation, *others = closed.jaxpr.eqns
     flags = followed(operands)
+    program = program_of(operation.primitive, operation.parameters)
+    if program is not None:
+        return _entered(operation, calls_in_scan(program, operands, flags))
+    closed = _traced(operation)
     is_lossy = calls_in_scan(closed, operands, flags)
-    if others or called_by(equation) is not None:
+    equation, *others = closed.jaxpr.eqns
+    if others:  # of a `jit` that JAX writes out
         return _entered(operation, is_lossy)
     # JAX may have made calls when it fails, so it is not left to try.
     again = separable(closed, flags) if any(flags) else None
