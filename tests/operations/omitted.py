@@ -13,7 +13,7 @@ CONSTANT = "a constant matrix"
 IN_SOME_VERSIONS = frozenset({
     "box_get", "box_set", "call_hi_primitive", "get_global", "le_to", "log_extend", "log_read",
     "lt_to", "mpmd_map", "new_box", "new_log", "nextafter", "one_minus_square",
-    "pbroadcast_dynamic", "polynomial", "precv", "psend", "psum_scatter_start",
+    "pbroadcast_dynamic", "polynomial", "precv", "program_order", "psend", "psum_scatter_start",
     "reduced_vary_cast", "reduced_vary_cast_p", "relayout", "vary_unreduced_cast",
     "vary_unreduced_cast_p", "with_memory_space_constraint", "xla_metadata_call",
     "xla_metadata_value",
