@@ -165,13 +165,17 @@ class Diagnosis:
     def _changes(self, i: int, j: int) -> bool:
         """Whether an output changes over steps as large as the input."""
         reference = self._subject.reference
+
+        def value(change: np.ndarray) -> np.ndarray:
+            return numbers(reference.displaced(j, change)[i])
+
+        # In the same way and dtype as the others: what is compiled otherwise may round otherwise.
+        before = value(np.zeros(()))
+        rounding = _ROUNDINGS * reference.roundoff
         directions = self._subject.directions[j].arrays[:1]
         for change in (*directions, *-directions):
             with contextlib.suppress(Exception):  # the user's function may refuse it
-                # Both in the same way and dtype: what is compiled otherwise may round otherwise.
-                new, old = (numbers(reference.displaced(j, x)[i]) for x in (change, 0 * change))
-                rounding = _ROUNDINGS * reference.roundoff
-                if not np.allclose(new, old, rtol=rounding, atol=0, equal_nan=True):
+                if not np.allclose(value(change), before, rtol=rounding, atol=0, equal_nan=True):
                     return True
         return False
 

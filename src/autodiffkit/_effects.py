@@ -16,7 +16,7 @@ from jax.extend.core import primitives
 
 from autodiffkit._interpret import bind, interpret
 from autodiffkit._jax_compat import is_reference, struct_of, typed
-from autodiffkit._jaxprs import alone, among, descendants, inlined
+from autodiffkit._jaxprs import alone, among, descendants, inlined, is_floating
 from autodiffkit._leaves import is_inexact
 from autodiffkit._naming import calls_custom_rule, calls_custom_rules, is_custom_rule
 from autodiffkit._silencing import callbacks, is_callback, silenced, without_callbacks_of
@@ -52,9 +52,9 @@ def _rule_may_call(equation: Any, is_scanned: bool) -> bool:
         if equation.params.get("symbolic_zeros"):  # what it does depends on which these are
             return True
         jaxpr, _ = alone(equation, lambda _: True)
-        flags = [is_inexact(getattr(x.aval, "dtype", bool)) for x in jaxpr.invars]
+        structs, flags = map(_struct, jaxpr.invars), map(is_floating, jaxpr.invars)
         try:
-            rule = pushed(jex.ClosedJaxpr(jaxpr, ()), list(map(_struct, jaxpr.invars)), flags)
+            rule = pushed(jex.ClosedJaxpr(jaxpr, ()), list(structs), list(flags))
         except Exception:  # it may fail alone, and need not be differentiated
             return True
         if is_scanned:
@@ -267,8 +267,8 @@ def keeps_calls(closed: Any, operands: Sequence[Any], flags: Sequence[bool]) -> 
     moving = list(compress(operands, flags))
     function = of_some(jex.jaxpr_as_fun(closed), operands, flags)
     known = jax.make_jaxpr(lambda *xs: jax.linearize(function, *xs)[0])(*moving)
-    whole = jax.make_jaxpr(lambda xs, ts: jax.jvp(function, xs, ts))(moving, moving).jaxpr
-    return _calls(known.jaxpr) == _calls(without_callbacks_of(whole, len(moving)))
+    whole = without_callbacks_of(pushed(closed, operands, flags).jaxpr, len(moving))
+    return _calls(known.jaxpr) == _calls(whole)
 
 
 def _calls(jaxpr: Any, *loops: str) -> Counter[tuple[str, ...]]:

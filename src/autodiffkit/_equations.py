@@ -11,8 +11,8 @@ from jaxtyping import Array
 
 from autodiffkit._arrays import Arrays
 from autodiffkit._counts import Computed, Counts
-from autodiffkit._jaxprs import alone, among, has_body
-from autodiffkit._leaves import is_complex, is_inexact
+from autodiffkit._jaxprs import alone, among, has_body, is_floating
+from autodiffkit._leaves import is_complex
 from autodiffkit._maps import Axis, Data, Map, Part, in_order, product
 from autodiffkit._naming import calls_custom_rule
 from autodiffkit._network import Network
@@ -112,7 +112,7 @@ class EquationArrays(Arrays):
         self, equation: Any, moving: Sequence[int], wanted: Sequence[int]
     ) -> Callable[..., list[Any]]:
         run = self._applied(equation, moving)
-        numbers = [r for r, x in enumerate(equation.outvars) if _carries(x)]
+        numbers = [r for r, x in enumerate(equation.outvars) if is_floating(x)]
         return lambda *arrays: [run(*arrays)[numbers.index(r)] for r in wanted]
 
     def _pulling(
@@ -122,7 +122,7 @@ class EquationArrays(Arrays):
         moving = self._moving(equation) if has_body(equation) else list(wanted)
         run = self._applied(equation, moving)
         structs = [_struct(equation.invars[k]) for k in moving]
-        outs = [(r, _struct(x)) for r, x in enumerate(equation.outvars) if _carries(x)]
+        outs = [(r, _struct(x)) for r, x in enumerate(equation.outvars) if is_floating(x)]
         pull = jax.linear_transpose(run, *structs)
 
         def pulled(*arrays: Array) -> list[Any]:
@@ -136,11 +136,11 @@ class EquationArrays(Arrays):
 
     def _moving(self, equation: Any) -> list[int]:
         flags = among(equation.invars, self._linear)
-        return [k for k, x in enumerate(equation.invars) if flags[k] and _carries(x)]
+        return [k for k, x in enumerate(equation.invars) if flags[k] and is_floating(x)]
 
     def _applied(self, equation: Any, moving: Sequence[int]) -> Callable[..., list[Any]]:
         """The equation as a function of some operands, to its floating-point results."""
-        body, operands = alone(equation, _carries)
+        body, operands = alone(equation, is_floating)
         evaluate = jex.jaxpr_as_fun(jex.ClosedJaxpr(body, []))
         constants = {k: self._value(equation.invars[k]) for k in operands if k not in moving}
 
@@ -210,10 +210,6 @@ def _mask(value: Any, selected: int) -> Any:
     if value.dtype != bool:
         return jnp.equal(value, selected)
     return value if selected else jnp.logical_not(value)
-
-
-def _carries(variable: Any) -> bool:
-    return is_inexact(getattr(variable.aval, "dtype", bool))
 
 
 def _struct(variable: Any) -> jax.ShapeDtypeStruct:

@@ -12,7 +12,7 @@ import numpy as np
 from autodiffkit._branches import COMPARISONS, ROUNDING, STOP, decides, decisions, held
 from autodiffkit._first_order import first_order
 from autodiffkit._interpret import bind, body_of, interpret
-from autodiffkit._jaxprs import alone
+from autodiffkit._jaxprs import alone, is_floating
 from autodiffkit._leaves import is_inexact
 from autodiffkit._naming import calls_custom_rules, describe, is_of_jax, short_place
 from autodiffkit._products import Flat, moved, numbers, roundoff
@@ -259,8 +259,7 @@ def _fields(reach: _Reach) -> tuple[frozenset[Any], ...]:
 def _passed(reach: _Reach, equation: Any, number: int, variable: Any) -> _Reach:
     """What a result of an equation depends on."""
     name = equation.primitive.name
-    floating = is_inexact(getattr(variable.aval, "dtype", bool))
-    if floating and name != STOP and name not in ROUNDING:
+    if is_floating(variable) and name != STOP and name not in ROUNDING:
         return reach
     stops = name == STOP
     cuts = reach.cuts | {(j, number) for j in (reach.reached if stops else reach.smooth)}

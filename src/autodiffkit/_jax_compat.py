@@ -193,7 +193,7 @@ class Operation(NamedTuple):
 
     primitive: Any
     operands: Sequence[Any]
-    parameters: dict[str, Any]
+    params: dict[str, Any]  # as of an equation
     bind: Callable[..., list[Any]]  # does it to operands
 
 

@@ -78,14 +78,10 @@ def inlined(closed: Any) -> tuple[Any, list[Any]]:
 
 
 def called_by(equation: Any) -> Any:
-    """The closed jaxpr of a `jit` that asks for nothing but to be called."""
-    return program_of(equation.primitive, equation.params)
-
-
-def program_of(primitive: Any, parameters: dict[str, Any]) -> Any:
-    """The same of a primitive with its parameters."""
-    if primitive is not primitives.jit_p:
+    """The closed jaxpr of a `jit`, or `Operation`, that asks for nothing but to be called."""
+    if equation.primitive is not primitives.jit_p:
         return None
+    parameters = equation.params
     placed = any(
         not is_unspecified(x) for x in (*parameters["in_shardings"], *parameters["out_shardings"])
     )
@@ -146,7 +142,12 @@ def separated(jaxpr: Any, moving: int, targets: int) -> tuple[Any, Any] | None:
 
 
 def _makes_other_than_floats(equation: Any) -> bool:
-    return not all(is_inexact(getattr(x.aval, "dtype", bool)) for x in equation.outvars)
+    return not all(map(is_floating, equation.outvars))
+
+
+def is_floating(variable: Any) -> bool:
+    """Whether a variable of a jaxpr can have a tangent."""
+    return is_inexact(getattr(variable.aval, "dtype", bool))
 
 
 def is_repetitive(jaxpr: Any) -> bool:

@@ -25,7 +25,7 @@ from autodiffkit._effects import (
 )
 from autodiffkit._errors import NOT_REFUSALS, RefusalError
 from autodiffkit._jax_compat import Operation, divided, is_reference, is_staging, with_operations
-from autodiffkit._jaxprs import program_of
+from autodiffkit._jaxprs import called_by
 from autodiffkit._naming import comes_from_jax, describe, place_of
 from autodiffkit._silencing import callbacks, silenced
 from autodiffkit._unseparated import separable
@@ -51,7 +51,7 @@ def linearizable(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def _may_call(operation: Operation) -> bool:
     """Whether an operation holds a callback, or calls a rule that may hold a `scan` with one."""
-    bodies = jex.jaxprs_in_params(operation.parameters)
+    bodies = jex.jaxprs_in_params(operation.params)
     is_scan = operation.primitive is primitives.scan_p
     return any(body.effects or may_call_in_scan(body, is_scan) for body in bodies)
 
@@ -60,7 +60,7 @@ def _called(operation: Operation) -> list[Any]:
     """The results of an operation, and its calls as often as the function makes them."""
     operands = operation.operands
     flags = followed(operands)
-    program = program_of(operation.primitive, operation.parameters)
+    program = called_by(operation)
     if program is not None:
         return _entered(operation, calls_in_scan(program, operands, flags))
     closed = _traced(operation)
@@ -94,7 +94,7 @@ def _runs_once(equation: Any) -> RefusalError:
 def _entered(operation: Operation, is_lossy: bool) -> list[Any]:
     """The results of a `jit`; one operation in it may do what another may not."""
     if is_lossy:
-        function = jex.jaxpr_as_fun(operation.parameters["jaxpr"])
+        function = jex.jaxpr_as_fun(operation.params["jaxpr"])
         return linearizable(function)(*operation.operands)
     try:
         return operation.bind(*operation.operands)

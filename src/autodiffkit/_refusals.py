@@ -11,10 +11,10 @@ from jax.extend.core import primitives
 
 from autodiffkit._errors import RefusalError
 from autodiffkit._jax_compat import is_reference, scan_counts
-from autodiffkit._jaxprs import among
+from autodiffkit._jaxprs import among, is_floating
 from autodiffkit._naming import describe, short_place
 from autodiffkit._program import WRITTEN, reason
-from autodiffkit._unseparated import is_floating, moves, obstacle
+from autodiffkit._unseparated import moves, obstacle
 
 
 def refusal(

@@ -15,8 +15,15 @@ import jax.extend.core as jex
 
 from autodiffkit._effects import of_some, quiet, say
 from autodiffkit._jax_compat import is_reference, struct_of
-from autodiffkit._jaxprs import alone, among, descendants, has_body, inlined, make_jaxpr
-from autodiffkit._leaves import is_inexact
+from autodiffkit._jaxprs import (
+    alone,
+    among,
+    descendants,
+    has_body,
+    inlined,
+    is_floating,
+    make_jaxpr,
+)
 from autodiffkit._naming import calls_custom_rules
 
 Flat = Callable[..., list[Any]]
@@ -117,11 +124,6 @@ def _with_rule(closed: Any, flags: Sequence[bool]) -> Flat:
         return separated(*primals)
 
     return evaluate
-
-
-def is_floating(variable: Any) -> bool:
-    """Whether a variable of a jaxpr can have a tangent."""
-    return is_inexact(getattr(variable.aval, "dtype", bool))
 
 
 def obstacle(
