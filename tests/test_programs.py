@@ -156,7 +156,7 @@ def differences(program: Program, args: Any) -> Any:
         ]
         return (ends[0] - ends[1]).T / (2 * step)
 
-    return (4 * slope(5e-4) - slope(1e-3)) / 3
+    return (4 * slope(5e-5) - slope(1e-4)) / 3
 
 
 @pytest.mark.parametrize(
