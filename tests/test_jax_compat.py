@@ -60,6 +60,59 @@ def test_an_operation_on_a_constant_is_executed_outside_of_one():
     assert seen == 5 * [False]
 
 
+def test_operations_are_known_to_be_executed_or_not():
+    seen = []
+
+    def look(x):
+        seen.append(compat.is_executing())
+        return x * 1.0
+
+    look(1.0)
+    assert seen == [True]
+    jax.jit(look)(1.0)
+    jax.vmap(look)(jnp.ones(2))
+    jax.grad(look)(1.0)
+    jax.jvp(look, (1.0,), (1.0,))
+    jax.linearize(look, 1.0)
+    assert seen == [True, *5 * [False]]
+
+
+def test_what_nothing_needs_is_left_out_of_a_program():
+    def f(x, y):
+        jax.debug.callback(leave, y)
+        jnp.sin(x)
+        return jax.lax.scan(lambda c, x: (c + x, jnp.exp(x)), 0.0, x)[0], 2 * y
+
+    jaxpr = jax.make_jaxpr(f)(jnp.ones(2), 1.0).jaxpr
+    (*_, loop, _) = kept = compat.without_unused(jaxpr).eqns
+    assert [x.primitive.name for x in kept] == ["debug_callback", "scan", "mul"]
+    assert "exp" not in str(loop)
+    unused = jax.make_jaxpr(lambda x, y: y)(1.0, 2.0).jaxpr
+    assert len(compat.without_unused(unused).invars) == 2  # they stay
+
+
+def test_whether_rules_are_forgotten_is_what_jax_does():
+    same = jax.custom_jvp(lambda x: x**2)
+    same.defjvp(lambda primals, tangents: (same(*primals), 3 * primals[0] * tangents[0]))
+
+    def scanned(x):
+        return jax.lax.scan(lambda c, _: (same(c), None), x, length=2)[0]
+
+    followed = jax.jacfwd(jax.jacfwd(scanned))(1.0)
+    assert (jax.jacfwd(jax.jacrev(scanned))(1.0) != followed) == compat.forgets_rules()
+    known = compat.forgets_rules()
+    compat.forgets_rules.cache_clear()
+    with jax.disable_jit():  # where there are no loops
+        assert compat.forgets_rules() == known
+
+
+def test_a_checkpoint_holds_what_it_is_made_of():
+    equation = jax.make_jaxpr(jax.checkpoint(jnp.sin, prevent_cse=False))(1.0).eqns[0]
+    assert equation.primitive is jax.extend.core.primitives.remat_p
+    assert set(equation.params) == {"jaxpr", "prevent_cse", "differentiated", "policy"}
+    assert equation.params["prevent_cse"] is False
+
+
 def test_a_tracer_is_an_instance_of_the_public_class():
     seen = []
     jax.vmap(lambda x: seen.append(isinstance(x, jax.core.Tracer)))(jnp.ones(2))

@@ -1,7 +1,7 @@
 """Callbacks of an operation that is linearised, each made as often as by the operation itself."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import compress
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -10,15 +10,14 @@ import jax
 import jax.core
 import jax.extend.core as jex
 import jax.numpy as jnp
-import numpy as np
 from jax.custom_derivatives import SymbolicZero
 from jax.extend.core import primitives
 
 from autodiffkit._interpret import bind, interpret
 from autodiffkit._jax_compat import is_reference, struct_of, typed
-from autodiffkit._jaxprs import alone, among, descendants, inlined, is_floating
-from autodiffkit._leaves import is_inexact
+from autodiffkit._jaxprs import alone, inlined, is_floating
 from autodiffkit._naming import calls_custom_rule, calls_custom_rules, is_custom_rule
+from autodiffkit._rewriting import of_some, pushed, rebound, traced, with_calls, written_out
 from autodiffkit._silencing import callbacks, is_callback, silenced, without_callbacks_of
 
 
@@ -134,7 +133,7 @@ def say_known(closed: Any, operands: Sequence[Any] = ()) -> None:
     _run_entered(jex.ClosedJaxpr(jaxpr, closed.consts), [*operands, *zeros])
 
 
-def _run_entered(closed: Any, operands: Iterable[Any]) -> list[Any]:
+def _run_entered(closed: Any, operands: Sequence[Any]) -> list[Any]:
     """Evaluates a program, entering what JAX drops with its callbacks if nothing needs it.
 
     Tangents in it are zero, and stay so where a rule is only meant to be transposed.
@@ -143,114 +142,38 @@ def _run_entered(closed: Any, operands: Iterable[Any]) -> list[Any]:
     def apply(equation: Any, values: list[Any]) -> list[Any]:
         if equation.primitive is primitives.custom_lin_p:
             return [typed(jnp.zeros(x.shape, x.dtype), x) for x in map(_struct, equation.outvars)]
-        is_entered = equation.effects or calls_custom_rule(equation)
-        return bind(equation, values, **(_traced_by(_run_entered, equation) if is_entered else {}))
+        if equation.effects or calls_custom_rule(equation):
+            return rebound(equation, values, _entered)
+        return bind(equation, values)
 
     jaxpr, constants = inlined(closed)
     return interpret(jaxpr, [*constants, *operands], apply)
+
+
+def _entered(closed: Any) -> Any:
+    return traced(closed, lambda *xs: _run_entered(closed, xs))
 
 
 def _struct(variable: Any) -> Any:
     return struct_of(variable.aval)
 
 
-def quiet(closed: Any) -> Callable[..., Any]:
+def quiet(closed: Any) -> Any:
     """The function of a program without its callbacks, nor those of the rules that it calls."""
 
-    @jax.custom_jvp
-    def function(*primals: Any) -> Any:
-        jaxpr = silenced(closed.jaxpr, 0)
-        return jex.jaxpr_as_fun(jex.ClosedJaxpr(jaxpr, closed.consts))(*primals)
+    def run(closed: Any, operands: Sequence[Any], tangents: int) -> list[Any]:
+        program = jex.ClosedJaxpr(silenced(closed.jaxpr, tangents), closed.consts)
+        if tangents:
+            return with_calls(program, operands, calls_custom_rule, _hushed)
+        return jex.jaxpr_as_fun(program)(*operands)
 
-    def rule(primals: Any, tangents: Any) -> Any:
-        flags = [not isinstance(x, SymbolicZero) for x in tangents]
-        moving = list(compress(tangents, flags))
-        written = pushed(closed, primals, flags)
-        jaxpr = silenced(written.jaxpr, len(moving))
-        results = _hushed(jex.ClosedJaxpr(jaxpr, written.consts), [*primals, *moving])
-        count = len(closed.out_avals)
-        moved = among(jaxpr.outvars, descendants(jaxpr, jaxpr.invars[len(primals) :]))
-        pushes = zip(results[count:], moved[count:], strict=True)
-        return results[:count], [_tangent(x, pushes) for x in results[:count]]
-
-    function.defjvp(rule, symbolic_zeros=True)
-    return function
+    return written_out(closed, run)
 
 
-def _hushed(closed: Any, operands: Sequence[Any]) -> list[Any]:
-    """Evaluates a program without callbacks, whose rules say nothing if they are called later."""
-    if not calls_custom_rules(closed.jaxpr):
-        return jex.jaxpr_as_fun(closed)(*operands)
-
-    def apply(equation: Any, values: list[Any]) -> list[Any]:
-        if not calls_custom_rule(equation):
-            return bind(equation, values)
-        if equation.primitive is primitives.custom_jvp_call_p:
-            jaxpr, places = alone(equation, lambda _: True)
-            return quiet(jex.ClosedJaxpr(jaxpr, ()))(*(values[k] for k in places))
-        return bind(equation, values, **_traced_by(_hushed, equation))
-
-    def call(equation: Any, values: list[Any], _: Any) -> list[Any]:
-        return apply(equation, values)
-
-    jaxpr, constants = inlined(closed)
-    return interpret(jaxpr, [*constants, *operands], apply, call)
-
-
-def _traced_by(run: Callable[..., list[Any]], equation: Any) -> dict[str, Any]:
-    """The programs in an equation as another way to run them does; parts on devices stay."""
-
-    def traced(value: Any) -> Any:
-        if isinstance(value, tuple):
-            return tuple(map(traced, value))
-        if not isinstance(value, jex.ClosedJaxpr):
-            return value
-        structs = [_struct(x) for x in value.jaxpr.invars]
-        return jax.make_jaxpr(lambda *xs: run(value, xs))(*structs)
-
-    if equation.primitive.name == "shard_map":
-        return {}
-    parameters = equation.params.items()
-    return {k: traced(x) for k, x in parameters if isinstance(x, jex.ClosedJaxpr | tuple)}
-
-
-def _tangent(out: Any, pushes: Iterator[tuple[Any, bool]]) -> Any:
-    """The tangent of an output, the next one of those that are for floating-point numbers."""
-    if not is_inexact(out.dtype):
-        return np.zeros(out.shape, jax.dtypes.float0)
-    tangent, is_moved = next(pushes)
-    return tangent if is_moved else SymbolicZero(jax.typeof(out))
-
-
-def pushed(closed: Any, operands: Sequence[Any], flags: Sequence[bool]) -> Any:
-    """The program and its derivative by the inputs that have a flag, rules and all.
-
-    Returns:
-        A program of the inputs and the tangents of those, which gives the outputs and a tangent
-        for each of them that is of floating-point numbers.
-    """
-    function = jex.jaxpr_as_fun(closed)
-
-    def push(primals: Any, tangents: Any) -> Any:
-        moving = list(compress(primals, flags))
-        outs, pushes = jax.jvp(of_some(function, primals, flags), moving, tangents)
-        return outs, [t for x, t in zip(outs, pushes, strict=True) if is_inexact(x.dtype)]
-
-    moving = list(compress(operands, flags))
-    return jax.make_jaxpr(push)(list(operands), moving)
-
-
-def of_some(
-    function: Callable[..., Any], operands: Sequence[Any], flags: Sequence[bool]
-) -> Callable[..., Any]:
-    """A function of the operands that have a flag, where the others stay what they are."""
-
-    def partial(*moving: Any) -> Any:
-        given = iter(moving)
-        every = [next(given) if flag else x for x, flag in zip(operands, flags, strict=True)]
-        return function(*every)
-
-    return partial
+def _hushed(equation: Any, values: Sequence[Any]) -> list[Any]:
+    """Calls a rule that says nothing if it is differentiated later."""
+    jaxpr, places = alone(equation, lambda _: True)
+    return quiet(jex.ClosedJaxpr(jaxpr, ()))(*(values[k] for k in places))
 
 
 # What must not run twice -----------------------------------------------------------

@@ -1,5 +1,6 @@
 """The places where JAX offers no stable public name; `tests/test_jax_compat.py` pins each."""
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -9,6 +10,8 @@ import jax.extend.core as jex
 import jax.numpy as jnp
 import jax.tree_util as jtu
 import numpy as np
+from jax.extend.core import primitives
+from jax.interpreters import partial_eval
 
 
 def is_staging() -> bool:
@@ -26,6 +29,12 @@ def is_eager(arrays: Iterable[Any]) -> bool:
     """Whether nothing is being traced, as far as these arrays show."""
     # Arrays first: the other question leaves an operation in what is being staged.
     return not any(isinstance(x, jax.core.Tracer) for x in arrays) and not is_staging()
+
+
+def is_executing() -> bool:
+    """Whether operations are executed, and neither recorded nor transformed in any way."""
+    with jex.take_current_trace() as trace:
+        return type(trace).__name__ == "EvalTrace"
 
 
 def without_tracer(x: Any) -> Any:
@@ -160,6 +169,30 @@ def scan_counts(equation: Any) -> tuple[int, int]:
     return len([*constants]), len([*carry])
 
 
+def without_unused(jaxpr: Any) -> Any:
+    """A jaxpr of the same inputs and outputs, without equations whose results nothing needs."""
+    # Among the interpreters, which are no part of the documentation.
+    return partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars), instantiate=True)[0]
+
+
+@functools.cache
+def forgets_rules() -> bool:
+    """Whether JAX calls the function alone where a `scan` that it linearises calls a rule.
+
+    Derivatives of the value are then those of the function, and not those of the rule.
+    """
+    ruled = jax.custom_jvp(lambda x: x)
+    ruled.defjvp(lambda primals, tangents: (ruled(*primals), *tangents))
+
+    def scanned(x: Any) -> Any:
+        return jax.lax.scan(lambda carry, _: (ruled(carry), None), x, length=1)[0]
+
+    with jax.disable_jit(False):
+        known = jax.make_jaxpr(lambda x: jax.linearize(scanned, x)[0])(0.0)
+    (loop,) = (x for x in known.eqns if x.primitive is primitives.scan_p)
+    return all(x.primitive is not primitives.custom_jvp_call_p for x in loop.params["jaxpr"].eqns)
+
+
 def is_reference(variable: Any) -> bool:
     """Whether a variable of a jaxpr is a mutable array, made by `jax.new_ref`."""
     return type(variable.aval).__name__ == "AbstractRef"
@@ -197,12 +230,16 @@ class Operation(NamedTuple):
     bind: Callable[..., list[Any]]  # does it to operands
 
 
+def _never(*_: Any) -> None:
+    return None
+
+
 def with_operations(
     function: Callable[..., Any],
     is_meant: Callable[[Operation], bool],
     run: Callable[[Operation], list[Any]],
-    rescue: Callable[[Operation, Exception], list[Any] | None],
-    within: Callable[[str, Sequence[Any]], Callable[[Operation], list[Any]] | None],
+    rescue: Callable[[Operation, Exception], list[Any] | None] = _never,
+    within: Callable[[str, Sequence[Any]], Callable[[Operation], list[Any]] | None] = _never,
 ) -> Callable[..., Any]:
     """A function some operations of which are done in another way.
 
@@ -318,14 +355,10 @@ class _WatchedRule:
 
     def call_wrapped(self, *args: Any) -> Any:
         call = self._rule.call_wrapped
-        return with_operations(call, self._is_meant, self._run, _never, _never)(*args)
+        return with_operations(call, self._is_meant, self._run)(*args)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._rule, name)
-
-
-def _never(*_: Any) -> None:
-    return None
 
 
 class Division(NamedTuple):

@@ -17,8 +17,6 @@ from autodiffkit._effects import (
     is_answered,
     keeps_calls,
     may_call_in_scan,
-    of_some,
-    pushed,
     quiet,
     say,
     say_known,
@@ -26,7 +24,9 @@ from autodiffkit._effects import (
 from autodiffkit._errors import NOT_REFUSALS, RefusalError
 from autodiffkit._jax_compat import Operation, divided, is_reference, is_staging, with_operations
 from autodiffkit._jaxprs import called_by
+from autodiffkit._kept_rules import is_forgotten, keeping_rules
 from autodiffkit._naming import comes_from_jax, describe, place_of
+from autodiffkit._rewriting import of_some, pushed
 from autodiffkit._silencing import callbacks, silenced
 from autodiffkit._unseparated import separable
 
@@ -46,7 +46,12 @@ def linearizable(function: Callable[..., Any]) -> Callable[..., Any]:
     Returns:
         The function; it does this wherever it is called while JAX linearises it.
     """
-    return with_operations(function, _may_call, _called, _rescued, _within)
+    return with_operations(function, _may_lose, _kept, _rescued, _within)
+
+
+def _may_lose(operation: Operation) -> bool:
+    """Whether JAX may lose what an operation says, or a rule that it calls."""
+    return _may_call(operation) or is_forgotten(operation)
 
 
 def _may_call(operation: Operation) -> bool:
@@ -56,10 +61,18 @@ def _may_call(operation: Operation) -> bool:
     return any(body.effects or may_call_in_scan(body, is_scan) for body in bodies)
 
 
-def _called(operation: Operation) -> list[Any]:
-    """The results of an operation, and its calls as often as the function makes them."""
+def _kept(operation: Operation) -> list[Any]:
+    """The results of an operation, with its rules, and its calls as often as it makes them."""
+    flags = followed(operation.operands)
+    kept = operation
+    if any(flags) and is_forgotten(operation):
+        kept = keeping_rules(operation)
+    return _called(kept, flags) if _may_call(operation) else _entered(kept, is_lossy=False)
+
+
+def _called(operation: Operation, flags: Sequence[bool]) -> list[Any]:
+    """The results of an operation, and its calls as often as it makes them."""
     operands = operation.operands
-    flags = followed(operands)
     program = called_by(operation)
     if program is not None:
         return _entered(operation, calls_in_scan(program, operands, flags))
@@ -92,7 +105,7 @@ def _runs_once(equation: Any) -> RefusalError:
 
 
 def _entered(operation: Operation, is_lossy: bool) -> list[Any]:
-    """The results of a `jit`; one operation in it may do what another may not."""
+    """The results of an operation; in a `jit`, one may do what another may not."""
     if is_lossy:
         function = jex.jaxpr_as_fun(operation.params["jaxpr"])
         return linearizable(function)(*operation.operands)

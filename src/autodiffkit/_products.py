@@ -18,6 +18,7 @@ from jaxtyping import Array
 
 from autodiffkit._complex_step import allows_complex_step, complex_step
 from autodiffkit._differences import Differences, central_differences, exact
+from autodiffkit._kept_rules import with_rules_kept
 from autodiffkit._leaves import is_complex, slices
 
 Flat = Callable[..., Sequence[Array]]
@@ -206,7 +207,7 @@ def gradient(function: Flat, weights: Sequence[Directions]) -> Flat:
     """The weighted outputs' gradients by reverse mode, as a flat function: by output, by leaf."""
 
     def run(*point: Array) -> list[Array]:
-        outs, pull = jax.vjp(function, *point)
+        outs, pull = jax.vjp(with_rules_kept(function), *point)
         return [
             leaf
             for i, w in enumerate(weights)

@@ -31,6 +31,7 @@ from autodiffkit._leaves import is_inexact
 from autodiffkit._linearizable import linearizable
 from autodiffkit._naming import calls_custom_rules
 from autodiffkit._silencing import silenced
+from autodiffkit._unused import without_unused_rules
 
 WRITTEN = (
     "what depends on the inputs is written to a jax.new_ref, or read from one that was made in "
@@ -98,7 +99,12 @@ def linearize(
     function: FlatFunction, primals: Sequence[Array]
 ) -> tuple[list[Array], list[Any], Linear]:
     """Evaluates a flat function once, for its results and its tangent map there."""
-    outs, tangent_map, rest = jax.linearize(linearizable(function), *primals, has_aux=True)
+
+    @without_unused_rules
+    def separate(*primals: Array) -> Any:
+        return jax.linearize(linearizable(function), *primals, has_aux=True)
+
+    outs, tangent_map, rest = separate(*primals)
 
     # By a name of its own: JAX asks for that of what it traces, and prints this map, all of it.
     def push(*tangents: Array) -> list[Array]:

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.extend.core as jex
 
-from autodiffkit._effects import of_some, quiet, say
+from autodiffkit._effects import quiet, say
 from autodiffkit._jax_compat import is_reference, struct_of
 from autodiffkit._jaxprs import (
     alone,
@@ -25,6 +25,7 @@ from autodiffkit._jaxprs import (
     make_jaxpr,
 )
 from autodiffkit._naming import calls_custom_rules
+from autodiffkit._rewriting import of_some
 
 Flat = Callable[..., list[Any]]
 

@@ -1,0 +1,187 @@
+"""Programs with derivative rules written out, or with the calls of rules done in another way."""
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import compress
+from typing import Any
+
+import jax
+import jax.extend.core as jex
+import numpy as np
+from jax.custom_derivatives import SymbolicZero
+from jax.extend.core import primitives
+
+from autodiffkit._interpret import bind, interpret
+from autodiffkit._jax_compat import struct_of
+from autodiffkit._jaxprs import among, descendants, inlined
+from autodiffkit._leaves import is_inexact
+
+
+def of_some(
+    function: Callable[..., Any], operands: Sequence[Any], flags: Sequence[bool]
+) -> Callable[..., Any]:
+    """A function of the operands that have a flag, where the others stay what they are."""
+
+    def partial(*moving: Any) -> Any:
+        given = iter(moving)
+        every = [next(given) if flag else x for x, flag in zip(operands, flags, strict=True)]
+        return function(*every)
+
+    return partial
+
+
+def pushed(closed: Any, operands: Sequence[Any], flags: Sequence[bool]) -> Any:
+    """The program and its derivative by the inputs that have a flag, rules and all.
+
+    Returns:
+        A program of the inputs and the tangents of those, which gives the outputs and a tangent
+        for each of them that is of floating-point numbers.
+    """
+    function = jex.jaxpr_as_fun(closed)
+
+    def push(primals: Any, tangents: Any) -> Any:
+        moving = list(compress(primals, flags))
+        outs, pushes = jax.jvp(of_some(function, primals, flags), moving, tangents)
+        return outs, [t for x, t in zip(outs, pushes, strict=True) if is_inexact(x.dtype)]
+
+    moving = list(compress(operands, flags))
+    return jax.make_jaxpr(push)(list(operands), moving)
+
+
+def written_out(closed: Any, run: Callable[[Any, Sequence[Any], int], list[Any]]) -> Any:
+    """The function of a program with a rule, in which those of the program are written out.
+
+    Args:
+        closed: The program.
+        run: Evaluates it, or the program that `pushed` makes of it; takes operands, and how many
+            of the last ones are tangents.
+
+    Returns:
+        The function; its rule is asked for what has a tangent alone.
+    """
+
+    @jax.custom_jvp
+    def function(*primals: Any) -> Any:
+        return run(closed, primals, 0)
+
+    def rule(primals: Any, tangents: Any) -> Any:
+        flags = [not isinstance(x, SymbolicZero) for x in tangents]
+        moving = list(compress(tangents, flags))
+        written = pushed(closed, primals, flags)
+        results = run(written, [*primals, *moving], len(moving))
+        count, jaxpr = len(closed.out_avals), written.jaxpr
+        moved = among(jaxpr.outvars, descendants(jaxpr, jaxpr.invars[len(primals) :]))
+        pushes = zip(results[count:], moved[count:], strict=True)
+        return results[:count], [_tangent(x, pushes) for x in results[:count]]
+
+    function.defjvp(rule, symbolic_zeros=True)
+    return function
+
+
+def _tangent(out: Any, pushes: Iterator[tuple[Any, bool]]) -> Any:
+    """The tangent of an output, the next one of those that are for floating-point numbers."""
+    if not is_inexact(out.dtype):
+        return np.zeros(out.shape, jax.dtypes.float0)
+    tangent, is_moved = next(pushes)
+    return tangent if is_moved else SymbolicZero(jax.typeof(out))
+
+
+def with_calls(
+    closed: Any,
+    operands: Sequence[Any],
+    is_meant: Callable[[Any], bool],
+    call: Callable[[Any, list[Any]], list[Any]],
+) -> list[Any]:
+    """Evaluates a program in which calls of `jax.custom_jvp` are done in another way.
+
+    Args:
+        closed: The program.
+        operands: The values of its inputs.
+        is_meant: Whether an equation is such a call, or holds one.
+        call: Does the call; takes the equation and the values of its operands.
+
+    Returns:
+        The values of its outputs.
+    """
+
+    def change(closed: Any) -> Any:
+        return traced(closed, lambda *xs: with_calls(closed, xs, is_meant, call))
+
+    def apply(equation: Any, values: list[Any]) -> list[Any]:
+        if equation.primitive is primitives.custom_jvp_call_p:
+            return call(equation, values)
+        return rebound(equation, values, change)
+
+    return with_equations(closed, operands, is_meant, apply)
+
+
+def with_equations(
+    closed: Any,
+    operands: Sequence[Any],
+    is_meant: Callable[[Any], bool],
+    run: Callable[[Any, list[Any]], list[Any]],
+) -> list[Any]:
+    """Evaluates a program some equations of which are done in another way.
+
+    Args:
+        closed: The program.
+        operands: The values of its inputs.
+        is_meant: Whether an equation is.
+        run: Does the equation, with the values of its operands.
+
+    Returns:
+        The values of its outputs.
+    """
+    if not any(map(is_meant, closed.jaxpr.eqns)):
+        return jex.jaxpr_as_fun(closed)(*operands)
+
+    def apply(equation: Any, values: list[Any]) -> list[Any]:
+        return (run if is_meant(equation) else bind)(equation, values)
+
+    def enter(equation: Any, values: list[Any], _: Any) -> list[Any]:
+        return apply(equation, values)
+
+    jaxpr, constants = inlined(closed)
+    return interpret(jaxpr, [*constants, *operands], apply, enter)
+
+
+def traced(closed: Any, function: Callable[..., list[Any]]) -> Any:
+    """The program of a function of the same inputs."""
+    return jax.make_jaxpr(function)(*(struct_of(x.aval) for x in closed.jaxpr.invars))
+
+
+def rebound(equation: Any, values: Sequence[Any], change: Callable[[Any], Any]) -> list[Any]:
+    """Evaluates an equation, or `Operation`, with other programs in it.
+
+    Args:
+        equation: The equation.
+        values: Those of its operands.
+        change: Gives the program to take for each.
+
+    Returns:
+        The values of its results.
+    """
+    if equation.primitive is not primitives.remat_p:
+        return bind(equation, list(values), **with_programs(equation, change))
+    body, prevent_cse = equation.params["jaxpr"], equation.params["prevent_cse"]
+    # Later versions of JAX have one class for both.
+    changed = change(body if isinstance(body, jex.ClosedJaxpr) else jex.ClosedJaxpr(body, ()))
+    if not changed.consts:
+        return bind(equation, list(values), jaxpr=changed.jaxpr)
+    # Constants are operands there, which are said to be protected or not.
+    jaxpr, constants = inlined(changed)
+    if isinstance(prevent_cse, tuple):
+        prevent_cse = (False,) * len(constants) + prevent_cse
+    return bind(equation, [*constants, *values], jaxpr=jaxpr, prevent_cse=prevent_cse)
+
+
+def with_programs(equation: Any, change: Callable[[Any], Any]) -> dict[str, Any]:
+    """The parameters of an equation that hold programs, changed; parts on devices stay."""
+    if equation.primitive.name == "shard_map":
+        return {}
+    found: dict[str, Any] = {}
+    for name, value in equation.params.items():
+        if isinstance(value, jex.ClosedJaxpr):
+            found[name] = change(value)
+        elif isinstance(value, tuple) and any(isinstance(x, jex.ClosedJaxpr) for x in value):
+            found[name] = tuple(map(change, value))
+    return found
