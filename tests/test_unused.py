@@ -78,8 +78,11 @@ WRAPS = {
 }
 
 
-@pytest.mark.parametrize("says", [debug, debug_of_values, io])
-@pytest.mark.parametrize("wrap", WRAPS)
+@pytest.mark.parametrize(
+    ("wrap", "says"),
+    [(wrap, debug) for wrap in WRAPS]
+    + [(wrap, says) for wrap in ("while_loop", "scan", "branch") for says in (debug_of_values, io)],
+)
 def test_a_rule_that_only_a_rule_calls_makes_its_calls_once_in_a_hessian(wrap, says):
     f = WRAPS[wrap](told(says))
 
