@@ -245,3 +245,38 @@ def test_parameters_that_enter_a_loop():
 
     found = shard_map(local, mesh=AUTO, in_specs=(P("d"), P()), out_specs=P("d"))(X, W)
     close(found, adk.jacobian(looped, wrt="w")(X, W).w)
+
+
+@jax.custom_jvp
+def bent(x):
+    return jnp.sin(x)
+
+
+# The slope is not that of the function, so that a rule that is forgotten shows.
+bent.defjvp(lambda x, t: (bent(*x), 2 * bent(*x) * t[0]))
+
+
+@pytest.mark.parametrize("check_vma", [True, pytest.param(False, marks=extensive)])
+def test_rules_in_a_shard_map_in_a_loop_are_kept(check_vma):
+    """JAX 0.10 and 0.11 forget them there."""
+
+    def step(x, w):
+        y = bent(x @ w)
+        return y, jnp.sum(bent(y))
+
+    def added(x, w):
+        y, total = step(x, w)
+        return y, jax.lax.psum(total, "d")
+
+    specs = {"in_specs": (P("d"), P()), "out_specs": (P("d"), P())}
+    divided = shard_map(added, mesh=AUTO, check_vma=check_vma, **specs)
+
+    def loss_of(step):
+        def f(x, w):
+            y, totals = jax.lax.scan(lambda c, _: step(c, w), x, length=2)
+            return jnp.sum(y) + jnp.sum(totals**2)
+
+        return f
+
+    want = jax.jit(jax.jacfwd(jax.jacfwd(loss_of(step), 1), 1))(X, W)
+    close(jax.jit(adk.hessian(loss_of(divided), wrt="w"))(X, W).w.w, want)

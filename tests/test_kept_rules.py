@@ -11,12 +11,15 @@ import pytest
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 from jax.experimental import io_callback
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
 
 import autodiffkit as adk
 from autodiffkit import _kept_rules
 from autodiffkit._jax_compat import forgets_rules
 
 X = jnp.array([0.3, 0.4], dtype="float32")
+MESH = jax.make_mesh((1,), ("d",), axis_types=(AxisType.Auto,))
 EVERYTHING = jax.checkpoint_policies.everything_saveable
 
 
@@ -139,6 +142,10 @@ WRAPS = {
     ),
     "of constants": lambda f: (
         lambda x: lax.scan(lambda c, _: (turns(lambda d: d * f(x) * f(c))(c), None), x, length=2)[0]
+    ),
+    "divided": lambda f: turns(jax.shard_map(f, mesh=MESH, in_specs=P("d"), out_specs=P("d"))),
+    "of divided": lambda f: turns(
+        jax.shard_map(turns(f), mesh=MESH, in_specs=P("d"), out_specs=P("d"), check_vma=False)
     ),
     "mapped": lambda f: jax.vmap(turns(lambda y: f(y * X)[0])),
 }

@@ -160,6 +160,8 @@ def rebound(equation: Any, values: Sequence[Any], change: Callable[[Any], Any]) 
     Returns:
         The values of its results.
     """
+    if equation.primitive.name == "shard_map":
+        return _on_devices(equation.params, values, change)
     if equation.primitive is not primitives.remat_p:
         return bind(equation, list(values), **with_programs(equation, change))
     body, prevent_cse = equation.params["jaxpr"], equation.params["prevent_cse"]
@@ -172,6 +174,26 @@ def rebound(equation: Any, values: Sequence[Any], change: Callable[[Any], Any]) 
     if isinstance(prevent_cse, tuple):
         prevent_cse = (False,) * len(constants) + prevent_cse
     return bind(equation, [*constants, *values], jaxpr=jaxpr, prevent_cse=prevent_cse)
+
+
+def _on_devices(
+    params: dict[str, Any], operands: Sequence[Any], change: Callable[[Any], Any]
+) -> list[Any]:
+    """Evaluates a `jax.shard_map` with another program in it, which is made where its axes are."""
+
+    def function(*operands: Any) -> tuple[Any, ...]:
+        changed = change(jex.ClosedJaxpr(params["jaxpr"], ()))
+        return tuple(jex.jaxpr_as_fun(changed)(*operands))
+
+    run = jax.shard_map(
+        function,
+        mesh=params["mesh"],
+        in_specs=params["in_specs"],
+        out_specs=params["out_specs"],
+        axis_names=set(params["newly_manual_axes"]),
+        check_vma=params["check_vma"],
+    )
+    return list(run(*operands))
 
 
 def with_programs(equation: Any, change: Callable[[Any], Any]) -> dict[str, Any]:
