@@ -84,6 +84,54 @@ def test_divided_arguments(name, mesh):
         compare(call(x, w), want)
 
 
+def looped(x, w):
+    return jax.lax.scan(lambda c, _: (jnp.tanh(c @ w), None), x, length=2)[0]
+
+
+def looped_loss(x, w):
+    return jnp.sum(looped(x, w) ** 2)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["forward", "hessian", *(pytest.param(n, marks=extensive) for n in ("laplacian", "diagonal"))],
+)
+def test_what_a_loop_carries_is_divided(name):
+    """JAX wants what goes into a loop to lie where it lies after a turn: tangents as well."""
+    make, f = TRANSFORMS[name]
+    f = looped_loss if f is loss else looped
+    want = make(f)(X, W)
+    with jax.set_mesh(EXPLICIT):
+        x = jax.device_put(X, NamedSharding(EXPLICIT, P("d")))
+        w = jax.device_put(W, NamedSharding(EXPLICIT, P()))
+        compare(jax.jit(make(f))(x, w), want)
+
+
+@extensive
+def test_a_loop_of_divided_carries_is_checked():
+    with jax.set_mesh(EXPLICIT):
+        x = jax.device_put(X, NamedSharding(EXPLICIT, P("d")))
+        w = jax.device_put(W, NamedSharding(EXPLICIT, P()))
+        assert adk.check_derivatives(looped)(x, w)
+        assert adk.find_nonfinite(looped)(x, w)
+
+
+def test_a_mesh_with_explicit_axes_has_to_be_in_use():
+    x = jax.device_put(X, NamedSharding(EXPLICIT, P("d")))
+    w = jax.device_put(W, NamedSharding(EXPLICIT, P()))
+    try:
+        found, message = adk.grad(looped_loss)(x, w), None
+    except adk.ModeError as error:
+        found, message = None, str(error)
+    if message is None:  # since JAX 0.11
+        close(found.x, adk.grad(looped_loss)(X, W).x)
+    else:
+        assert message.startswith(
+            "grad(looped_loss): x is on a mesh with explicit axes, which is not in use. Make the "
+            "call inside of `with jax.set_mesh(mesh):`."
+        )
+
+
 def test_blocks_are_divided_as_the_arguments_are():
     x = jax.device_put(X, NamedSharding(AUTO, P("d")))
     for call in (adk.jacobian(model, wrt="w"), jax.jit(adk.jacobian(model, wrt="w"))):
@@ -237,9 +285,6 @@ def test_outputs_of_both_kinds_are_refused():
 
 
 def test_parameters_that_enter_a_loop():
-    def looped(x, w):
-        return jax.lax.scan(lambda c, _: (jnp.tanh(c @ w), None), x, length=2)[0]
-
     def local(x, w):
         return adk.jacobian(looped, wrt="w")(x, w).w
 

@@ -22,7 +22,7 @@ from autodiffkit._errors import (
 )
 from autodiffkit._flat_call import FlatCall
 from autodiffkit._inputs import Inputs
-from autodiffkit._jax_compat import is_eager, is_staging
+from autodiffkit._jax_compat import is_eager, is_staging, lacks_mesh
 from autodiffkit._leaves import Ends, LeafSpec, is_complex
 from autodiffkit._memory import refuse_too_large
 from autodiffkit._paths import show
@@ -219,6 +219,12 @@ def _not_differentiable(
 ) -> ModeError:
     if isinstance(error, NO_VALUES):  # the function runs, but not with tangents
         return without_values(flat.call, error, "hold the argument constant (wrt=)")
+    for spec, leaf in zip(flat.inputs.specs, flat.selected, strict=True):
+        if lacks_mesh(leaf):
+            return ModeError(
+                f"{flat.call}: {show(spec.path)} is on a mesh with explicit axes, which is not in "
+                "use. Make the call inside of `with jax.set_mesh(mesh):`." + listed([reason(error)])
+            )
     functions = dict.fromkeys([flat, function or flat])
     why = refusal(functions, flat.selected if selected is None else selected, error)
     return ModeError(

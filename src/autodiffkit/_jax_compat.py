@@ -122,12 +122,22 @@ def is_explicit(kind: Any) -> bool:
     return mesh is not None and jax.sharding.AxisType.Explicit in mesh.axis_types
 
 
+def lacks_mesh(x: Any) -> bool:
+    """Whether an array is on a mesh with explicit axes, while no mesh is in use."""
+    return is_explicit(jax.typeof(x)) and jax.sharding.get_abstract_mesh().empty
+
+
 def typed(x: Any, struct: jax.ShapeDtypeStruct) -> Any:
     """A value as one of the type of a structure, where JAX does not convert it by itself."""
     missing = varying(struct) - varying(jax.typeof(x))
     if missing:
         x = jax.lax.pcast(x, tuple(sorted(missing)), to="varying")
     return jax.reshard(x, struct.sharding) if is_explicit(struct) else x
+
+
+def directions_at(arrays: Sequence[Any], directions: Sequence[Any]) -> list[Any]:
+    """Tangents or cotangents of the types of some arrays, as `typed` makes them."""
+    return list(map(typed, directions, map(struct_of, arrays)))
 
 
 def gathered(x: Any) -> Any:

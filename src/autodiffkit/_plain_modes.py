@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from autodiffkit._jax_compat import directions_at
 from autodiffkit._leaves import is_complex
 from autodiffkit._origins import is_bad, not_finite
 
@@ -58,21 +59,21 @@ def pushed_blocks(
     """
     units = _units(primals, holomorphic=holomorphic)
 
-    def push(tangents: Sequence[Any]) -> list[Any]:
-        return jax.jvp(function, list(primals), list(tangents))[1]
+    def push(tangents: list[Any]) -> list[Any]:
+        return jax.jvp(function, list(primals), tangents)[1]
 
     found: list[Block] = []
-    if not any(map(is_bad, _batched(push, _together(units)))):
+    if not any(map(is_bad, _batched(push, primals, _together(units)))):
         return found
     for j, unit in enumerate(units):
 
         def alone(x: Any, j: int = j) -> list[Any]:
             return function(*primals[:j], x, *primals[j + 1 :])
 
-        def push_alone(tangent: Any, j: int = j, alone: Any = alone) -> list[Any]:
-            return jax.jvp(alone, [primals[j]], [tangent])[1]
+        def push_alone(tangents: list[Any], j: int = j, alone: Any = alone) -> list[Any]:
+            return jax.jvp(alone, [primals[j]], tangents)[1]
 
-        for i, pushed in enumerate(_batched(push_alone, unit)):
+        for i, pushed in enumerate(_batched(push_alone, [primals[j]], [unit])):
             if is_bad(pushed):
                 found.append(Block(i, j, unit[_first_row(pushed)]))
     return found
@@ -97,23 +98,29 @@ def pulled_blocks(
     outputs, pull = jax.vjp(function, *primals)
     units = _units(outputs, holomorphic=holomorphic)
     found: list[Block] = []
-    if not any(map(is_bad, _batched(pull, _together(units)))):
+    if not any(map(is_bad, _batched(pull, outputs, _together(units)))):
         return found
     for i, unit in enumerate(units):
 
-        def alone(*x: Any, i: int = i) -> Any:
-            return function(*x)[i]
+        def alone(*x: Any, i: int = i) -> list[Any]:
+            return [function(*x)[i]]
 
         _, pull_alone = jax.vjp(alone, *primals)
-        for j, pulled in enumerate(_batched(pull_alone, unit)):
+        for j, pulled in enumerate(_batched(pull_alone, [outputs[i]], [unit])):
             if is_bad(pulled):
                 found.append(Block(i, j, unit[_first_row(pulled)]))
     return found
 
 
-def _batched(sweep: Callable[[Any], Sequence[Any]], batch: Any) -> Sequence[Any]:
-    """A batch of sweeps; of no directions, nothing."""
-    return jax.vmap(sweep)(batch) if len(jax.tree.leaves(batch)[0]) else ()
+def _batched(
+    sweep: Callable[[list[Any]], Sequence[Any]], arrays: Sequence[Any], batch: Sequence[Any]
+) -> Sequence[Any]:
+    """A batch of sweeps, from some arrays; of no directions, nothing."""
+
+    def run(*directions: Any) -> Sequence[Any]:
+        return sweep(directions_at(arrays, directions))
+
+    return jax.vmap(run)(*batch) if len(batch[0]) else ()
 
 
 def _units(arrays: Sequence[Any], *, holomorphic: bool) -> list[Any]:

@@ -18,6 +18,7 @@ from jaxtyping import Array
 
 from autodiffkit._complex_step import allows_complex_step, complex_step
 from autodiffkit._differences import Differences, central_differences, exact
+from autodiffkit._jax_compat import directions_at
 from autodiffkit._kept_rules import with_rules_kept
 from autodiffkit._leaves import is_complex, slices
 
@@ -155,6 +156,7 @@ def pushed(
     """
 
     def push(point: list[Array], tangents: list[Array]) -> list[Array]:
+        tangents = directions_at(point, tangents)
         return jax.jvp(lambda *xs: list(function(*xs)), point, tangents)[1]
 
     run = compiled(push, traceable=traceable)
@@ -248,7 +250,7 @@ def _pull(
 ) -> list[Array]:
     cotangents = [jnp.zeros_like(out) for out in outs]
     cotangents[i] = weight
-    return list(pull(cotangents))
+    return list(pull(directions_at(outs, cotangents)))
 
 
 def _each(function: Callable[[Array], list[Array]], batch: Array) -> list[Array]:

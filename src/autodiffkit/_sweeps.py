@@ -12,7 +12,7 @@ from autodiffkit._block_table import BlockTable
 from autodiffkit._blocks import completed, pushed_blocks, sweep
 from autodiffkit._directions import Directions, batch
 from autodiffkit._errors import RefusalError
-from autodiffkit._jax_compat import is_staging, struct_of
+from autodiffkit._jax_compat import directions_at, is_staging, struct_of
 from autodiffkit._leaves import Ends
 from autodiffkit._program import FlatFunction, Linear, Program, linearize, without_traceback
 from autodiffkit._schedule import Schedule
@@ -219,7 +219,8 @@ class StagedSweeps(TracedSweeps):
 
         def push(unit: list[Array]) -> tuple[list[Array], list[Any], list[Array]]:
             primals = [given[j] for j in live]
-            outs, tangents, rest = jax.jvp(evaluate, primals, unit, has_aux=True)
+            tangents = directions_at(primals, unit)
+            outs, tangents, rest = jax.jvp(evaluate, primals, tangents, has_aux=True)
             return outs, rest, tangents
 
         axis = network.direction_axis(range(len(network.steps)))

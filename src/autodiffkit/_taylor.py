@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax.experimental.jet import jet
 from jaxtyping import Array
 
-from autodiffkit._jax_compat import is_staging
+from autodiffkit._jax_compat import directions_at, is_staging
 from autodiffkit._jaxprs import inlined
 from autodiffkit._program import FlatFunction
 from autodiffkit._staging import Staged
@@ -105,6 +105,7 @@ def along(
     Returns:
         The outputs, the rest, and the derivatives of the outputs.
     """
+    directions = directions_at(primals, directions)
     if isinstance(function, Staged) and by_taylor(function, order):
         return _by_jet(function, primals, directions, order)
     return _by_pushes(function, primals, directions, order)
