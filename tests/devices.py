@@ -284,12 +284,64 @@ def test_outputs_of_both_kinds_are_refused():
         shard_map(both, mesh=AUTO, in_specs=(P("d"), P()), out_specs=P())(X, W)
 
 
-def test_parameters_that_enter_a_loop():
-    def local(x, w):
-        return adk.jacobian(looped, wrt="w")(x, w).w
+def branched(x, w):
+    return jax.lax.cond(w[0, 0] > 5, lambda x: x @ w, lambda x: jnp.sin(x @ w) * 2.0, x)
 
-    found = shard_map(local, mesh=AUTO, in_specs=(P("d"), P()), out_specs=P("d"))(X, W)
-    close(found, adk.jacobian(looped, wrt="w")(X, W).w)
+
+def stored_again(x, w):
+    return jax.checkpoint(
+        lambda x: jax.lax.scan(lambda c, _: (c @ w, branched(c, w)), x, length=2)
+    )(x)[1]
+
+
+def solved(x, w):
+    def solve(turned):
+        return lambda _, b: jnp.linalg.inv(turned(w) + 4 * jnp.eye(3)) @ b
+
+    return x @ jax.lax.custom_linear_solve(
+        lambda v: w @ v + 4 * v, w, solve(lambda w: w), solve(jnp.transpose)
+    )
+
+
+@pytest.mark.parametrize(
+    ("f", "axis"),
+    [
+        (lambda x, w: x @ jnp.sin(2 * w), 0),
+        (looped, 0),
+        (branched, 0),
+        (stored_again, 1),
+        pytest.param(solved, 0, marks=extensive),
+    ],
+)
+@pytest.mark.parametrize("mode", [pytest.param("fwd", marks=extensive), "rev"])
+def test_parameters_that_are_the_same_on_all_devices(f, axis, mode):
+    """What they are joined with is not, also where that is in a loop or a branch."""
+
+    def local(x, w):
+        products = adk.linearize(f, wrt="w")(x, w)
+        return adk.jacobian(f, wrt="w", mode=mode)(x, w).w, products.rmv(products.value).w[None]
+
+    divided = P(*[None] * axis, "d")
+    specs = {"in_specs": (P("d"), P()), "out_specs": (divided, P("d"))}
+    found, products = jax.jit(shard_map(local, mesh=AUTO, **specs))(X, W)
+    want = [adk.jacobian(f, wrt="w")(x, W) for x in jnp.split(X, 4)]
+    close(found, jnp.concatenate([J.w for J in want], axis=axis))
+    close(products, jnp.stack([J.rmv(J.value).w for J in want]))
+
+
+def test_a_parameter_that_enters_a_rule_for_reverse_mode_has_to_vary_first():
+    rule = jax.custom_vjp(jnp.sin)
+    rule.defvjp(lambda w: (rule(w), w), lambda w, g: (jnp.cos(w) * g,))
+
+    def local(x, w):
+        return adk.grad(lambda w: jnp.sum(x @ rule(w)))(w).w
+
+    specs = {"mesh": AUTO, "in_specs": (P("d"), P()), "out_specs": P("d")}
+    with pytest.raises(adk.ModeError, match=r"the same along 'd' enters a jax.custom_vjp.*pcast"):
+        shard_map(local, **specs)(X, W)
+    found = shard_map(lambda x, w: local(x, jax.lax.pcast(w, "d", to="varying")), **specs)(X, W)
+    want = [adk.grad(lambda w: jnp.sum(x @ jnp.sin(w)))(W).w for x in jnp.split(X, 4)]  # noqa: B023
+    close(found, jnp.concatenate(want))
 
 
 @jax.custom_jvp

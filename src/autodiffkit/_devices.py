@@ -1,14 +1,18 @@
 """Linear programs inside of `jax.shard_map`: derivatives of what one device computes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
 import jax.extend.core as jex
+import jax.numpy as jnp
+from jax.extend.core import primitives
 
 from autodiffkit._errors import RefusalError
+from autodiffkit._interpret import bind
 from autodiffkit._jax_compat import struct_of, typed, varying, varying_struct
-from autodiffkit._jaxprs import alone, inlined
+from autodiffkit._jaxprs import inlined
+from autodiffkit._rewriting import rebound
 
 
 def local(jaxpr: Any, arity: int) -> Any:
@@ -48,8 +52,9 @@ def local(jaxpr: Any, arity: int) -> Any:
         )
     except Exception as error:
         raise RefusalError(
-            f"inside jax.shard_map, what is the same along {axes} enters an operation that holds a "
-            "program; make it vary first with jax.lax.pcast(..., to='varying')"
+            f"inside jax.shard_map, what is the same along {axes} enters a jax.custom_vjp, or "
+            "another operation that holds a program; make it vary first with jax.lax.pcast(..., "
+            "to='varying')"
         ) from error
     return inlined(closed)[0]
 
@@ -61,25 +66,62 @@ def _evaluated(jaxpr: Any) -> Any:
         values: dict[Any, Any] = dict(zip(jaxpr.invars, inputs, strict=True))
 
         def read(atom: Any) -> Any:
-            return atom.val if isinstance(atom, jex.Literal) else values[atom]
+            if isinstance(atom, jex.Literal):
+                kind: Any = atom.aval
+                return jnp.asarray(atom.val, kind.dtype)
+            return values[atom]
 
         for equation in jaxpr.eqns:
+            operands = list(map(read, equation.invars))
             if equation.primitive.name == "pvary":
                 results = [
-                    typed(read(x), varying_struct(x.aval, equation.params["axes"]))
-                    for x in equation.invars
+                    typed(operand, varying_struct(x.aval, equation.params["axes"]))
+                    for operand, x in zip(operands, equation.invars, strict=True)
                 ]
+            elif equation.primitive is primitives.custom_lin_p:
+                if [varying(jax.typeof(x)) for x in operands] != list(map(_axes, equation.invars)):
+                    raise RefusalError("a rule returns cotangents of the types that it was given")
+                results = bind(equation, operands)
+            elif equation.primitive in _OF_PROGRAMS:
+                results = _with_programs(equation, operands)
             else:
-                body, operands = alone(equation, lambda _: True)
-                given = [read(equation.invars[k]) for k in operands]
-                results = jex.jaxpr_as_fun(jex.ClosedJaxpr(body, []))(*_alike(given))
+                results = bind(equation, _alike(operands))
             values.update(zip(equation.outvars, results, strict=True))
         return [read(x) for x in jaxpr.outvars]
 
     return run
 
 
+# Whose programs are typed as their operands are; for pulling back, JAX compares the types.
+_OF_PROGRAMS = (primitives.scan_p, primitives.cond_p, primitives.remat_p, primitives.linear_solve_p)
+
+
+def _with_programs(equation: Any, operands: list[Any]) -> list[Any]:
+    """Evaluates an equation with programs of which all ends vary along the same axes."""
+    count = equation.primitive is primitives.cond_p  # the branch stays what it is
+    every = frozenset[str]().union(*(varying(jax.typeof(x)) for x in operands[count:]))
+
+    def retyped(closed: Any) -> Any:
+        jaxpr, constants = inlined(closed)
+
+        def run(*inputs: Any) -> list[Any]:
+            return [_varied(x, every) for x in _evaluated(jaxpr)(*constants, *inputs)]
+
+        return jax.make_jaxpr(run)(*(varying_struct(x.aval, every) for x in closed.jaxpr.invars))
+
+    given = [*operands[:count], *(_varied(x, every) for x in operands[count:])]
+    return rebound(equation, given, retyped)
+
+
+def _axes(variable: Any) -> frozenset[str]:
+    return varying(variable.aval)
+
+
+def _varied(x: Any, axes: Iterable[str]) -> Any:
+    return typed(x, varying_struct(jax.typeof(x), axes))
+
+
 def _alike(values: Sequence[Any]) -> list[Any]:
     """Values that vary along the same axes, as the operands of a primitive have to."""
     every = frozenset[str]().union(*(varying(jax.typeof(x)) for x in values))
-    return [typed(x, varying_struct(jax.typeof(x), every)) for x in values]
+    return [_varied(x, every) for x in values]

@@ -200,10 +200,15 @@ def with_programs(equation: Any, change: Callable[[Any], Any]) -> dict[str, Any]
     """The parameters of an equation that hold programs, changed; parts on devices stay."""
     if equation.primitive.name == "shard_map":
         return {}
-    found: dict[str, Any] = {}
-    for name, value in equation.params.items():
-        if isinstance(value, jex.ClosedJaxpr):
-            found[name] = change(value)
-        elif isinstance(value, tuple) and any(isinstance(x, jex.ClosedJaxpr) for x in value):
-            found[name] = tuple(map(change, value))
-    return found
+
+    def is_program(x: Any) -> bool:
+        return isinstance(x, jex.ClosedJaxpr)
+
+    def changed(x: Any) -> Any:
+        return change(x) if is_program(x) else x
+
+    return {
+        name: jax.tree.map(changed, value, is_leaf=is_program)  # a tuple of them may have names
+        for name, value in equation.params.items()
+        if is_program(value) or (isinstance(value, tuple) and any(map(is_program, value)))
+    }
