@@ -284,6 +284,14 @@ def test_outputs_of_both_kinds_are_refused():
         shard_map(both, mesh=AUTO, in_specs=(P("d"), P()), out_specs=P())(X, W)
 
 
+def test_an_output_that_depends_on_nothing_is_of_no_kind():
+    def counted(x, w):
+        return adk.jacobian(lambda w: (model(x, w), jnp.ones(3)))(w).w[0]
+
+    found = shard_map(counted, mesh=AUTO, in_specs=(P("d"), P()), out_specs=P("d"))(X, W)
+    close(found, adk.jacobian(model)(X, W).w)
+
+
 def branched(x, w):
     return jax.lax.cond(w[0, 0] > 5, lambda x: x @ w, lambda x: jnp.sin(x @ w) * 2.0, x)
 

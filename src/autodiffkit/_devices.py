@@ -1,6 +1,7 @@
 """Linear programs inside of `jax.shard_map`: derivatives of what one device computes."""
 
 from collections.abc import Iterable, Sequence
+from itertools import compress
 from typing import Any
 
 import jax
@@ -11,7 +12,7 @@ from jax.extend.core import primitives
 from autodiffkit._errors import RefusalError
 from autodiffkit._interpret import bind
 from autodiffkit._jax_compat import struct_of, typed, varying, varying_struct
-from autodiffkit._jaxprs import inlined
+from autodiffkit._jaxprs import among, descendants, inlined
 from autodiffkit._rewriting import rebound
 
 
@@ -34,8 +35,9 @@ def local(jaxpr: Any, arity: int) -> Any:
         RefusalError: If one output varies along an axis of the mesh and another does not,
             or the program cannot be traced so.
     """
-    sources, targets = jaxpr.invars[len(jaxpr.invars) - arity :], jaxpr.outvars
-    ends = [varying(x.aval) for x in targets]
+    sources = jaxpr.invars[len(jaxpr.invars) - arity :]
+    moved = among(jaxpr.outvars, descendants(jaxpr, sources))
+    ends = [varying(x.aval) for x in compress(jaxpr.outvars, moved)]
     every = frozenset[str]().union(*ends)
     if all(every <= varying(x.aval) for x in sources):
         return jaxpr
