@@ -302,6 +302,19 @@ def stored_again(x, w):
     )(x)[1]
 
 
+def test_an_operation_in_a_shard_map_is_named_with_its_line():
+    def f(x, w):
+        step = lambda s: (s[0] + 1, jnp.tanh(s[1] @ w))  # noqa: E731
+        return jax.lax.while_loop(lambda s: s[0] < 2, step, (0, x))[1]
+
+    def local(x, w):
+        return adk.jacobian(f, wrt="w", mode="rev")(x, w).w
+
+    where = rf"while_loop at \S*devices.py:{f.__code__.co_firstlineno + 2}:"
+    with pytest.raises(adk.ModeError, match=where):
+        shard_map(local, mesh=AUTO, in_specs=(P("d"), P()), out_specs=P("d"))(X, W)
+
+
 def solved(x, w):
     def solve(turned):
         return lambda _, b: jnp.linalg.inv(turned(w) + 4 * jnp.eye(3)) @ b
