@@ -4,6 +4,7 @@ import functools
 import gc
 
 import equinox as eqx
+import equinox.internal as eqxi
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -143,6 +144,11 @@ WRAPS = {
     "of constants": lambda f: (
         lambda x: lax.scan(lambda c, _: (turns(lambda d: d * f(x) * f(c))(c), None), x, length=2)[0]
     ),
+    "solver": lambda f: turns(
+        lambda x: lax.custom_linear_solve(
+            lambda v: (3 + f(x)) * v, x, lambda _, b: b / (3 + f(x)), symmetric=True
+        )
+    ),
     "divided": lambda f: turns(jax.shard_map(f, mesh=MESH, in_specs=P("d"), out_specs=P("d"))),
     "of divided": lambda f: turns(
         jax.shard_map(turns(f), mesh=MESH, in_specs=P("d"), out_specs=P("d"), check_vma=False)
@@ -231,13 +237,55 @@ def test_calls_of_a_rule_for_reverse_mode_follow_their_rules():
 
     want = jax.jacrev(jax.grad(lambda x: jnp.sum(f(f(x)))))(X)
     np.testing.assert_allclose(adk.hessian(loss)(X).x.x, want, rtol=1e-5, atol=1e-6)
-    # Without a call in it, it is not rewritten.
-    other = jax.custom_vjp(jnp.sin)
+    other = jax.custom_vjp(jnp.sin)  # which makes no calls
     other.defvjp(lambda x: (other(x), x), lambda x, g: (2 * jnp.cos(x) * g,))
-    loop = jax.make_jaxpr(turns(other))(X).eqns[-1].params["jaxpr"]
-    assert len(_kept_rules._kept(jax.extend.core.ClosedJaxpr(loop.jaxpr, ()), 1).eqns) == len(
-        loop.eqns
-    )
+    loss = lambda x: jnp.sum(turns(other)(x))  # noqa: E731
+    np.testing.assert_allclose(adk.grad(loss)(X).x, jax.grad(loss)(X), rtol=1e-6)
+    want = jax.jacrev(jax.grad(lambda x: jnp.sum(other(other(x)))))(X)
+    np.testing.assert_allclose(adk.hessian(loss)(X).x.x, want, rtol=1e-5, atol=1e-6)
+
+
+def test_a_checkpointed_loop_that_calls_rules():
+    """Its rule for reverse mode asks of what it stores whether it is a `bool`."""
+
+    def body(x):
+        def step(state):
+            return state[0] + 1, jax.nn.softplus(RULES["another"](state[1]))
+
+        unfinished = lambda state: state[0] < 2  # noqa: E731
+        return eqxi.while_loop(unfinished, step, (0, x), max_steps=3, kind="checkpointed")[1]
+
+    def loss(x):
+        return jnp.sum(turns(body)(x))
+
+    def written_out(x):
+        for _ in range(4):
+            x = jax.nn.softplus(RULES["another"](x))
+        return jnp.sum(x)
+
+    for call in (adk.grad(loss), jax.jit(adk.grad(loss))):
+        np.testing.assert_allclose(call(X).x, jax.grad(written_out)(X), rtol=1e-5)
+    want = jax.jacfwd(jax.jacfwd(written_out))(X)
+    np.testing.assert_allclose(adk.hessian(loss)(X).x.x, want, rtol=1e-4, atol=1e-5)
+
+
+def test_a_rule_is_asked_about_what_is_differentiated_alone():
+    """One that refuses the rest is traced by JAX once for each question, and has to succeed."""
+    f = jax.custom_vjp(lambda x, n: jnp.sin(x) * n)
+
+    def forward(x, n):
+        if n.perturbed:
+            raise TypeError("n is constant")
+        return f(x.value, n.value), jnp.cos(x.value) * n.value
+
+    f.defvjp(forward, lambda s, g: (s * g, jnp.zeros_like(g[0])), symbolic_zeros=True)
+
+    def loss(x, n):
+        return jnp.sum(lax.scan(lambda c, _: (f(jax.nn.softplus(c), n), None), x, length=2)[0])
+
+    n = jnp.float32(2)
+    for call in (adk.grad(loss, wrt="x"), jax.jit(adk.grad(loss, wrt="x"))):
+        np.testing.assert_allclose(call(X, n).x, jax.grad(loss)(X, n), rtol=1e-6)
 
 
 def test_calls_of_kept_rules_are_made_once_a_turn():

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.extend.core import primitives
 
 from autodiffkit._errors import RefusalError
+from autodiffkit._interpret import bind, raw
 from autodiffkit._jax_compat import struct_of, typed, varying, varying_struct
 from autodiffkit._jaxprs import among, descendants, inlined, make_jaxpr
 from autodiffkit._rewriting import rebound, with_programs
@@ -82,7 +83,7 @@ def _evaluated(jaxpr: Any) -> Any:
             elif equation.primitive is primitives.custom_lin_p:
                 if [varying(jax.typeof(x)) for x in operands] != list(map(_axes, equation.invars)):
                     raise RefusalError("a rule returns cotangents of the types that it was given")
-                results = _again(equation, operands)
+                results = bind(equation, raw(equation, operands))
             elif equation.primitive in _OF_PROGRAMS:
                 results = _with_programs(equation, operands)
             else:

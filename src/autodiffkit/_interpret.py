@@ -83,3 +83,9 @@ def body_of(equation: Any) -> tuple[Any, list[Any]] | None:
 def bind(equation: Any, operands: Sequence[Any], **changes: Any) -> list[Any]:
     """Evaluates an equation that is not entered, with some of its parameters changed."""
     return bind_equation(equation, *operands, **changes)
+
+
+def raw(equation: Any, operands: Sequence[Any]) -> list[Any]:
+    """Operands with literals as they stand in the program: a rule may ask if one is a `bool`."""
+    pairs = zip(equation.invars, operands, strict=True)
+    return [x.val if isinstance(x, jex.Literal) else operand for x, operand in pairs]

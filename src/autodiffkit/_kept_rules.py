@@ -19,12 +19,10 @@ from autodiffkit._jax_compat import (
     Operation,
     forgets_rules,
     is_reference,
-    struct_of,
     with_operations,
 )
-from autodiffkit._jaxprs import alone, is_floating
+from autodiffkit._jaxprs import alone
 from autodiffkit._rewriting import (
-    pushed,
     rebound,
     traced,
     with_equations,
@@ -116,24 +114,12 @@ def _with_rule(equation: Any, operands: Sequence[Any], depth: int) -> list[Any]:
     """Calls a rule, in which the calls that it makes are kept."""
     jaxpr, places = alone(equation, lambda _: True)
     closed = jex.ClosedJaxpr(jaxpr, ())
-    if equation.primitive is primitives.custom_vjp_call_p and not _makes_calls(closed):
-        return bind(equation, list(operands))  # for JAX keeps the rule itself
 
     def run(closed: Any, operands: Sequence[Any], _: int) -> list[Any]:
         # Where nothing has a tangent yet, the call itself is one that JAX would forget.
         return _run(closed, operands, depth, _sealed)
 
     return written_out(closed, run)(*(operands[k] for k in places))
-
-
-def _makes_calls(closed: Any) -> bool:
-    """Whether the rules in a program make calls."""
-    structs = [struct_of(x.aval) for x in closed.jaxpr.invars]
-    try:
-        written = pushed(closed, structs, list(map(is_floating, closed.jaxpr.invars)))
-    except Exception:  # a rule may fail alone, and need not be differentiated
-        return True
-    return _has_call(written.jaxpr, 1)
 
 
 def _sealed(equation: Any, operands: Sequence[Any], depth: int) -> list[Any]:

@@ -10,7 +10,7 @@ import numpy as np
 from jax.custom_derivatives import SymbolicZero
 from jax.extend.core import primitives
 
-from autodiffkit._interpret import bind, interpret
+from autodiffkit._interpret import bind, interpret, raw
 from autodiffkit._jax_compat import struct_of
 from autodiffkit._jaxprs import among, descendants, inlined
 from autodiffkit._leaves import is_inexact
@@ -135,7 +135,9 @@ def with_equations(
         return jex.jaxpr_as_fun(closed)(*operands)
 
     def apply(equation: Any, values: list[Any]) -> list[Any]:
-        return (run if is_meant(equation) else bind)(equation, values)
+        return (
+            run(equation, values) if is_meant(equation) else bind(equation, raw(equation, values))
+        )
 
     def enter(equation: Any, values: list[Any], _: Any) -> list[Any]:
         return apply(equation, values)
