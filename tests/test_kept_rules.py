@@ -93,6 +93,9 @@ def turns(body, **options):
     return f
 
 
+LINE = turns.__code__.co_firstlineno + 2
+
+
 RULES = {
     "itself": ruled(lambda f, x, t: (f(x), 3 * jnp.cos(x) * t)),
     "another": ruled(lambda f, x, t: (f(x), slope(x) * t)),
@@ -205,6 +208,18 @@ def test_third_derivatives_and_batches_follow_them():
     np.testing.assert_allclose(batch, want, rtol=1e-4, atol=1e-5)
     with jax.disable_jit():
         np.testing.assert_allclose(adk.hessian(loss)(X).x.x, want[0], rtol=1e-4, atol=1e-5)
+
+
+def test_a_loop_with_kept_rules_is_named_with_its_line():
+    inner = jax.custom_vjp(jnp.sin)
+    inner.defvjp(lambda x: (jnp.sin(x), x), lambda x, g: (jnp.cos(x) * g,))
+    outer = jax.custom_vjp(jnp.sin)
+    outer.defvjp(lambda x: (inner(x), x), lambda x, g: (inner(x) * g,))
+    with pytest.raises(adk.ModeError) as caught:
+        adk.hessian(lambda x: jnp.sum(turns(outer)(x)), mode="fwd")(X)
+    lines = [x for x in str(caught.value).splitlines() if "through scan" in x]
+    assert lines
+    assert all(f"scan at tests/test_kept_rules.py:{LINE}" in x for x in lines), lines
 
 
 @pytest.mark.usefixtures("collected_quickly")

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 from jax.extend.core import primitives
 
 from autodiffkit._errors import RefusalError
-from autodiffkit._interpret import bind, raw
+from autodiffkit._interpret import raw
 from autodiffkit._jax_compat import struct_of, typed, varying, varying_struct
-from autodiffkit._jaxprs import among, descendants, inlined, make_jaxpr
-from autodiffkit._rewriting import rebound, with_programs
+from autodiffkit._jaxprs import among, descendants, inlined
+from autodiffkit._rewriting import again, rebound
 
 
 def local(jaxpr: Any, arity: int) -> Any:
@@ -83,11 +83,11 @@ def _evaluated(jaxpr: Any) -> Any:
             elif equation.primitive is primitives.custom_lin_p:
                 if [varying(jax.typeof(x)) for x in operands] != list(map(_axes, equation.invars)):
                     raise RefusalError("a rule returns cotangents of the types that it was given")
-                results = bind(equation, raw(equation, operands))
+                results = again(equation, raw(equation, operands))
             elif equation.primitive in _OF_PROGRAMS:
                 results = _with_programs(equation, operands)
             else:
-                results = _again(equation, _alike(operands))
+                results = again(equation, _alike(operands))
             values.update(zip(equation.outvars, results, strict=True))
         return [read(x) for x in jaxpr.outvars]
 
@@ -112,17 +112,7 @@ def _with_programs(equation: Any, operands: list[Any]) -> list[Any]:
         return jax.make_jaxpr(run)(*(varying_struct(x.aval, every) for x in closed.jaxpr.invars))
 
     given = [*operands[:count], *(_varied(x, every) for x in operands[count:])]
-    if equation.primitive is primitives.remat_p:
-        return rebound(equation, given, retyped)
-    return _again(equation, given, **with_programs(equation, retyped))
-
-
-def _again(equation: Any, operands: Sequence[Any], **programs: Any) -> list[Any]:
-    """Evaluates an equation, also where literals were; what it does has its line of source."""
-    inputs = [jex.Var(x.aval) for x in equation.invars]
-    own = equation.replace(invars=inputs, params=equation.params | programs)
-    closed = jex.ClosedJaxpr(make_jaxpr(inputs, equation.outvars, [own]), ())
-    return jex.jaxpr_as_fun(closed)(*operands)
+    return rebound(equation, given, retyped)
 
 
 def _axes(variable: Any) -> frozenset[str]:

@@ -14,7 +14,6 @@ import jax
 import jax.extend.core as jex
 from jax.extend.core import primitives
 
-from autodiffkit._interpret import bind
 from autodiffkit._jax_compat import (
     Operation,
     forgets_rules,
@@ -23,6 +22,7 @@ from autodiffkit._jax_compat import (
 )
 from autodiffkit._jaxprs import alone
 from autodiffkit._rewriting import (
+    again,
     rebound,
     traced,
     with_equations,
@@ -126,7 +126,7 @@ def _sealed(equation: Any, operands: Sequence[Any], depth: int) -> list[Any]:
     """Calls a rule, such that JAX keeps the call."""
 
     def call(*operands: Any) -> list[Any]:
-        return bind(equation, list(operands))
+        return again(equation, operands)
 
     # JAX evaluates one where it asks what is known, and one for each scan that it is taken out of.
     for _ in range(1 + depth):

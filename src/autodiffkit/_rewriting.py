@@ -11,8 +11,8 @@ from jax.custom_derivatives import SymbolicZero
 from jax.extend.core import primitives
 
 from autodiffkit._interpret import bind, interpret, raw
-from autodiffkit._jax_compat import struct_of
-from autodiffkit._jaxprs import among, descendants, inlined
+from autodiffkit._jax_compat import Operation, struct_of
+from autodiffkit._jaxprs import among, descendants, inlined, make_jaxpr
 from autodiffkit._leaves import is_inexact
 
 
@@ -135,9 +135,9 @@ def with_equations(
         return jex.jaxpr_as_fun(closed)(*operands)
 
     def apply(equation: Any, values: list[Any]) -> list[Any]:
-        return (
-            run(equation, values) if is_meant(equation) else bind(equation, raw(equation, values))
-        )
+        if is_meant(equation):
+            return run(equation, values)
+        return again(equation, raw(equation, values))
 
     def enter(equation: Any, values: list[Any], _: Any) -> list[Any]:
         return apply(equation, values)
@@ -165,17 +165,38 @@ def rebound(equation: Any, values: Sequence[Any], change: Callable[[Any], Any]) 
     if equation.primitive.name == "shard_map":
         return _on_devices(equation.params, values, change)
     if equation.primitive is not primitives.remat_p:
-        return bind(equation, list(values), **with_programs(equation, change))
+        return again(equation, values, **with_programs(equation, change))
     body, prevent_cse = equation.params["jaxpr"], equation.params["prevent_cse"]
     # Later versions of JAX have one class for both.
     changed = change(body if isinstance(body, jex.ClosedJaxpr) else jex.ClosedJaxpr(body, ()))
     if not changed.consts:
-        return bind(equation, list(values), jaxpr=changed.jaxpr)
+        return again(equation, values, jaxpr=changed.jaxpr)
     # Constants are operands there, which are said to be protected or not.
     jaxpr, constants = inlined(changed)
     if isinstance(prevent_cse, tuple):
         prevent_cse = (False,) * len(constants) + prevent_cse
-    return bind(equation, [*constants, *values], jaxpr=jaxpr, prevent_cse=prevent_cse)
+    return again(equation, [*constants, *values], jaxpr=jaxpr, prevent_cse=prevent_cse)
+
+
+def again(equation: Any, operands: Sequence[Any], **changes: Any) -> list[Any]:
+    """Evaluates an equation, or `Operation`, with some of its parameters changed.
+
+    What comes of an equation has its line of source; an operation is at its line already.
+
+    Args:
+        equation: The equation.
+        operands: Those to take, literals as they are to stand.
+        changes: The parameters.
+
+    Returns:
+        The values of its results.
+    """
+    if isinstance(equation, Operation):
+        return bind(equation, list(operands), **changes)
+    inputs = [jex.Var(jax.typeof(x)) for x in operands]
+    own = equation.replace(invars=inputs, params=equation.params | changes)
+    jaxpr = make_jaxpr(inputs, equation.outvars, [own])
+    return list(jex.jaxpr_as_fun(jex.ClosedJaxpr(jaxpr, ()))(*operands))
 
 
 def _on_devices(
