@@ -128,7 +128,7 @@ def test_a_mesh_with_explicit_axes_has_to_be_in_use():
     else:
         assert message.startswith(
             "grad(looped_loss): x is on a mesh with explicit axes, which is not in use. Make the "
-            "call inside of `with jax.set_mesh(mesh):`."
+            "call inside of jax.set_mesh(mesh)."
         )
 
 

@@ -223,7 +223,7 @@ def _not_differentiable(
         if lacks_mesh(leaf):
             return ModeError(
                 f"{flat.call}: {show(spec.path)} is on a mesh with explicit axes, which is not in "
-                "use. Make the call inside of `with jax.set_mesh(mesh):`." + listed([reason(error)])
+                "use. Make the call inside of jax.set_mesh(mesh)." + listed([reason(error)])
             )
     functions = dict.fromkeys([flat, function or flat])
     why = refusal(functions, flat.selected if selected is None else selected, error)
