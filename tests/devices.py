@@ -92,6 +92,13 @@ def looped_loss(x, w):
     return jnp.sum(looped(x, w) ** 2)
 
 
+def on_explicit_mesh():
+    return (
+        jax.device_put(X, NamedSharding(EXPLICIT, P("d"))),
+        jax.device_put(W, NamedSharding(EXPLICIT, P())),
+    )
+
+
 @pytest.mark.parametrize(
     "name",
     ["forward", "hessian", *(pytest.param(n, marks=extensive) for n in ("laplacian", "diagonal"))],
@@ -102,23 +109,20 @@ def test_what_a_loop_carries_is_divided(name):
     f = looped_loss if f is loss else looped
     want = make(f)(X, W)
     with jax.set_mesh(EXPLICIT):
-        x = jax.device_put(X, NamedSharding(EXPLICIT, P("d")))
-        w = jax.device_put(W, NamedSharding(EXPLICIT, P()))
+        x, w = on_explicit_mesh()
         compare(jax.jit(make(f))(x, w), want)
 
 
 @extensive
 def test_a_loop_of_divided_carries_is_checked():
     with jax.set_mesh(EXPLICIT):
-        x = jax.device_put(X, NamedSharding(EXPLICIT, P("d")))
-        w = jax.device_put(W, NamedSharding(EXPLICIT, P()))
+        x, w = on_explicit_mesh()
         assert adk.check_derivatives(looped)(x, w)
         assert adk.find_nonfinite(looped)(x, w)
 
 
 def test_a_mesh_with_explicit_axes_has_to_be_in_use():
-    x = jax.device_put(X, NamedSharding(EXPLICIT, P("d")))
-    w = jax.device_put(W, NamedSharding(EXPLICIT, P()))
+    x, w = on_explicit_mesh()
     try:
         found, message = adk.grad(looped_loss)(x, w), None
     except adk.ModeError as error:

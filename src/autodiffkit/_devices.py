@@ -5,12 +5,10 @@ from itertools import compress
 from typing import Any
 
 import jax
-import jax.extend.core as jex
-import jax.numpy as jnp
 from jax.extend.core import primitives
 
 from autodiffkit._errors import RefusalError
-from autodiffkit._interpret import raw
+from autodiffkit._interpret import interpret, raw
 from autodiffkit._jax_compat import struct_of, typed, varying, varying_struct
 from autodiffkit._jaxprs import among, descendants, inlined
 from autodiffkit._rewriting import again, rebound
@@ -65,33 +63,28 @@ def _evaluated(jaxpr: Any) -> Any:
     """The program as a function that takes inputs that vary along more axes."""
 
     def run(*inputs: Any) -> list[Any]:
-        values: dict[Any, Any] = dict(zip(jaxpr.invars, inputs, strict=True))
-
-        def read(atom: Any) -> Any:
-            if isinstance(atom, jex.Literal):
-                kind: Any = atom.aval
-                return jnp.asarray(atom.val, kind.dtype)
-            return values[atom]
-
-        for equation in jaxpr.eqns:
-            operands = list(map(read, equation.invars))
-            if equation.primitive.name == "pvary":
-                results = [
-                    typed(operand, varying_struct(x.aval, equation.params["axes"]))
-                    for operand, x in zip(operands, equation.invars, strict=True)
-                ]
-            elif equation.primitive is primitives.custom_lin_p:
-                if [varying(jax.typeof(x)) for x in operands] != list(map(_axes, equation.invars)):
-                    raise RefusalError("a rule returns cotangents of the types that it was given")
-                results = again(equation, raw(equation, operands))
-            elif equation.primitive in _OF_PROGRAMS:
-                results = _with_programs(equation, operands)
-            else:
-                results = again(equation, _alike(operands))
-            values.update(zip(equation.outvars, results, strict=True))
-        return [read(x) for x in jaxpr.outvars]
+        return interpret(
+            jaxpr, inputs, _apply, lambda equation, values, _: _apply(equation, values)
+        )
 
     return run
+
+
+def _apply(equation: Any, operands: list[Any]) -> list[Any]:
+    """Evaluates an equation whose operands may vary along more axes than its variables do."""
+    if equation.primitive.name == "pvary":
+        axes = equation.params["axes"]
+        return [
+            typed(operand, varying_struct(x.aval, axes))
+            for operand, x in zip(operands, equation.invars, strict=True)
+        ]
+    if equation.primitive is primitives.custom_lin_p:
+        if [varying(jax.typeof(x)) for x in operands] != list(map(_axes, equation.invars)):
+            raise RefusalError("a rule returns cotangents of the types that it was given")
+        return again(equation, raw(equation, operands))
+    if equation.primitive in _OF_PROGRAMS:
+        return _with_programs(equation, operands)
+    return again(equation, _alike(operands))
 
 
 # Whose programs are typed as their operands are; for pulling back, JAX compares the types.
